@@ -1,0 +1,1 @@
+"""Every figure Tollgate claims, measured beside its peers in one run."""

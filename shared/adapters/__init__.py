@@ -1,0 +1,1 @@
+"""Ports implemented on real systems: Blob Storage, Postgres, Event Hubs."""

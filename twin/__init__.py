@@ -1,0 +1,1 @@
+"""The twin: Function Apps and everything they lean on, on one machine."""

@@ -1,0 +1,1 @@
+"""A functions host for one machine: drives Microsoft's own Python worker library."""

@@ -1,0 +1,1 @@
+"""A local managed-identity endpoint, its tokens and the twin's certificates."""

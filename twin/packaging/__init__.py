@@ -1,0 +1,1 @@
+"""Deterministic deployment packages, and the static checks of what is deployed."""

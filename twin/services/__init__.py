@@ -1,0 +1,1 @@
+"""Start, find, check and stop the twin's services."""
