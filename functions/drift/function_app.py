@@ -1,0 +1,37 @@
+"""The drift app: what is watched, on timers."""
+
+import azure.functions as func
+
+from shared.bootstrap import drift_app
+from shared.entrypoints import http_health, timer_probes
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
+
+
+@app.function_name("health_live")
+@app.route(route="health/live", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+async def health_live(req: func.HttpRequest) -> func.HttpResponse:
+    """Is the process alive."""
+    return http_health.live(req)
+
+
+@app.function_name("health_ready")
+@app.route(route="health/ready", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+def health_ready(req: func.HttpRequest) -> func.HttpResponse:
+    """Can the app watch."""
+    return http_health.ready(req, drift_app().dependencies)
+
+
+@app.function_name("send_probe")
+@app.timer_trigger(arg_name="timer", schedule="%PROBE_SCHEDULE%")
+@app.event_hub_output(arg_name="outgoing", event_hub_name="%TRANSACTIONS_HUB%", connection="EVENT_HUBS")
+def send_probe(timer: func.TimerRequest, outgoing: func.Out[str]) -> None:
+    """Send a probe down the path of the transactions."""
+    timer_probes.send(timer, outgoing, drift_app().clock)
+
+
+@app.function_name("forget_probes")
+@app.timer_trigger(arg_name="timer", schedule="0 17 * * * *")
+def forget_probes(timer: func.TimerRequest) -> None:
+    """Drop old receipts, hourly."""
+    timer_probes.forget(timer, drift_app().receipts, drift_app().clock)

@@ -1,0 +1,66 @@
+"""Batches from the transactions hub to the use case.
+
+An error leaves this module only when the whole batch has to come again: the platform moves its checkpoint on when a
+function returns, and when its retries are used up, so the function retries without limit and nothing is acknowledged
+that was not kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+import azure.functions as func
+
+from shared.domain.event import StreamEvent
+from shared.ports import Clock, DeadLetters, ProbeReceipts
+from shared.services import probing
+from shared.telemetry import with_fields
+
+_log = logging.getLogger(__name__)
+
+
+def receive(
+    batch: Sequence[func.EventHubEvent], receipts: ProbeReceipts, dead_letters: DeadLetters, clock: Clock
+) -> None:
+    """Take one batch of one partition.
+
+    Raises:
+        TollgateError: Nothing of the batch may be acknowledged; the platform delivers it again.
+    """
+    events = [to_event(message) for message in batch]
+    outcome = probing.receive(events, receipts, dead_letters, clock)
+    _log.info(
+        with_fields(
+            "batch received",
+            hub=events[0].hub if events else "",
+            partition=events[0].partition if events else "",
+            events=len(events),
+            recorded=outcome.recorded,
+            repeated=outcome.repeated,
+            dead_lettered=outcome.dead_lettered,
+        )
+    )
+
+
+def to_event(message: func.EventHubEvent) -> StreamEvent:
+    """One message of the platform as a stream event."""
+    where = cast("Mapping[str, str]", (message.metadata or {}).get("PartitionContext") or {})
+    return StreamEvent(
+        hub=where.get("EventHubName", ""),
+        partition=str(where.get("PartitionId", "")),
+        sequence_number=int(message.sequence_number or 0),
+        offset=str(message.offset or ""),
+        enqueued_at_us=_microseconds(message.enqueued_time),
+        body=message.get_body(),
+    )
+
+
+def _microseconds(moment: datetime | None) -> int:
+    if moment is None:
+        return 0
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    since = aware - datetime(1970, 1, 1, tzinfo=UTC)
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds

@@ -1,0 +1,30 @@
+"""Timers around probes: send one, and forget old receipts."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+import azure.functions as func
+
+from shared.ports import Clock, ProbeReceipts
+from shared.services import probing
+from shared.telemetry import with_fields
+
+_log = logging.getLogger(__name__)
+
+
+def send(timer: func.TimerRequest, outgoing: func.Out[str], clock: Clock) -> None:
+    """Send one probe through the output binding.
+
+    A failure of the binding cannot be seen here, and need not be: a probe that gets lost is what probes are for.
+    """
+    probe_id = uuid.uuid4().hex
+    outgoing.set(probing.compose(probe_id, clock))
+    _log.info(with_fields("probe sent", probe_id=probe_id, past_due=timer.past_due))
+
+
+def forget(timer: func.TimerRequest, receipts: ProbeReceipts, clock: Clock) -> None:
+    """Drop receipts that are older than the retention."""
+    dropped = probing.forget(receipts, clock)
+    _log.info(with_fields("probe receipts forgotten", dropped=dropped, past_due=timer.past_due))

@@ -1,0 +1,141 @@
+"""Typed settings of each app: read from the environment only, checked at start, all problems reported at once.
+
+Connections follow the convention of Azure Functions: `<NAME>` holds a connection string, or `<NAME>__<part>` name an
+identity-based connection. Here it is only checked that one is there; `shared.adapters.connections` reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+CONTAINER_PATTERN = r"^[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9]$"
+HUB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$"
+
+
+class SettingsError(ValueError):
+    """Settings that are missing, malformed or unknown; `problems` has one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("settings: " + "; ".join(problems))
+        self.problems = problems
+
+
+class AppSettings(BaseModel):
+    """What every app reads; field names in upper case, or the alias, are the names of the app settings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False, str_strip_whitespace=True)
+
+    connections: ClassVar[tuple[str, ...]] = ("AzureWebJobsStorage", "DATA_STORAGE")
+    """Connections the app needs: the host keeps its own state in the first, the app its data in the second."""
+
+    functions_worker_runtime: Literal["python"] = Field(
+        alias="FUNCTIONS_WORKER_RUNTIME", description="The worker's language; read by the host."
+    )
+    functions_worker_process_count: int = Field(
+        default=1, alias="FUNCTIONS_WORKER_PROCESS_COUNT", ge=1, le=10, description="Worker processes per instance."
+    )
+    log_level: LogLevel = Field(default="INFO", alias="LOG_LEVEL", description="Lowest level that Tollgate logs.")
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """The settings the app reads, connections by their plain name."""
+        return {str(field.alias) for field in cls.model_fields.values()} | set(cls.connections)
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> Self:
+        """Read settings from environment variables; variables of others are left alone.
+
+        Raises:
+            SettingsError: With every problem: missing, malformed, no connection, or a near miss of a known name.
+        """
+        problems = [*_missing_connections(cls.connections, environment), *_near_misses(cls.names(), environment)]
+        known = {str(field.alias) for field in cls.model_fields.values()}
+        values = {name: value for name, value in environment.items() if name in known}
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            problems += [_sentence(str(item["loc"][0]), item["msg"]) for item in error.errors()]
+            raise SettingsError(problems) from error
+        if problems:
+            raise SettingsError(problems)
+        return settings
+
+
+class ProbeSettings(AppSettings):
+    """What apps read that handle receipts of probes."""
+
+    probes_container: str = Field(
+        default="probes", alias="PROBES_CONTAINER", pattern=CONTAINER_PATTERN, description="Receipts of probes."
+    )
+
+
+class ScoreSettings(ProbeSettings):
+    """The score app."""
+
+
+class IngestSettings(ProbeSettings):
+    """The ingest app."""
+
+    connections: ClassVar[tuple[str, ...]] = (*AppSettings.connections, "EVENT_HUBS")
+
+    transactions_hub: str = Field(
+        alias="TRANSACTIONS_HUB", pattern=HUB_PATTERN, description="The hub that transactions arrive on."
+    )
+    transactions_group: str = Field(
+        alias="TRANSACTIONS_GROUP",
+        pattern=r"^(\$Default|[A-Za-z0-9][A-Za-z0-9._-]{0,49})$",
+        description="Its consumer group.",
+    )
+    dead_letters_container: str = Field(
+        default="dead-letters",
+        alias="DEAD_LETTERS_CONTAINER",
+        pattern=CONTAINER_PATTERN,
+        description="Events that cannot be used, with their reason.",
+    )
+
+
+class DriftSettings(ProbeSettings):
+    """The drift app."""
+
+    connections: ClassVar[tuple[str, ...]] = (*AppSettings.connections, "EVENT_HUBS")
+
+    transactions_hub: str = Field(
+        alias="TRANSACTIONS_HUB", pattern=HUB_PATTERN, description="The hub that probes are sent to."
+    )
+    probe_schedule: str = Field(
+        alias="PROBE_SCHEDULE", min_length=9, description="When a probe is sent: six fields, seconds first, UTC."
+    )
+
+
+class RetrainSettings(AppSettings):
+    """The retrain app."""
+
+
+def _missing_connections(connections: tuple[str, ...], environment: Mapping[str, str]) -> list[str]:
+    return [
+        f"{name} or {name}__<property> must be set (a connection)"
+        for name in connections
+        if not environment.get(name) and not any(key.startswith(f"{name}__") for key in environment)
+    ]
+
+
+def _near_misses(names: set[str], environment: Mapping[str, str]) -> list[str]:
+    """A misspelt setting is silently replaced by its default; name it. Only a look at close names can tell one."""
+    found = []
+    for key in sorted(environment):
+        plain = key.split("__", 1)[0]
+        if plain in names or plain.startswith(("FUNCTIONS_", "AzureWebJobs", "AZURE_FUNCTIONS_")):
+            continue
+        close = get_close_matches(plain.upper(), [name for name in names if name.isupper()], n=1, cutoff=0.88)
+        found += [f"{key} is not a setting; is {name} meant?" for name in close]
+    return found
+
+
+def _sentence(name: str, message: str) -> str:
+    return f"{name}: {message[:1].lower()}{message[1:]}"
