@@ -1,0 +1,176 @@
+"""The host process of one app: bind, start a generation, serve until told to stop, reload when files change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import platform
+import secrets
+import signal
+import socket
+from collections.abc import Mapping
+
+from twin.host.admin import Admin
+from twin.host.config import HostConfig, load_config
+from twin.host.errors import HostError, PortTaken
+from twin.host.generation import Generation
+from twin.host.watch import Watch
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 30.0
+BACKLOG = 1024
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet, so that nobody connects to an app that may be broken.
+
+    Raises:
+        PortTaken: another process has the port.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as problem:
+        bound.close()
+        raise PortTaken(f"port {port} on {host} is taken or not allowed: {problem.strerror}") from problem
+    return bound
+
+
+def start_listening(bound: socket.socket) -> None:
+    """Let connections in. Raises PortTaken if another process was faster to listen on the same port."""
+    try:
+        bound.listen(BACKLOG)
+    except OSError as problem:
+        if problem.errno == errno.EADDRINUSE:
+            raise PortTaken(f"port {bound.getsockname()[1]} is taken: another process listens on it") from problem
+        raise
+
+
+def host_id(settings: Mapping[str, str], app_dir: str) -> str:
+    """The app's id, shared by all its instances; names its folders in storage.
+
+    `AzureFunctionsWebHost__hostid` if set, else the site's name as in the cloud, else machine and app folder as Core
+    Tools does; at most 32 characters.
+    """
+    chosen = settings.get("AzureFunctionsWebHost__hostid")
+    if chosen:
+        return chosen.lower()
+    site = settings.get("WEBSITE_SITE_NAME")
+    if site:
+        return site.lower()[:32].rstrip("-")
+    machine = "".join(letter for letter in platform.node().lower() if letter.isalnum()) or "host"
+    return f"{machine[:20]}-{hashlib.sha256(app_dir.encode()).hexdigest()[:10]}"
+
+
+class Host:
+    """One app, one process. `run` returns when the host was told to stop."""
+
+    def __init__(self, config: HostConfig) -> None:
+        self._config = config
+        self._stop = asyncio.Event()
+        self._state = "Starting"
+        self._number = 0
+        self._generation: Generation | None = None
+        self.instance_id = config.instance_id or secrets.token_hex(16)
+        self.host_id = host_id(config.settings, str(config.app_dir))
+        self._admin = Admin(self._current, self.host_id, self.instance_id, lambda: self.state)
+
+    @property
+    def state(self) -> str:
+        """`Running` only when all workers and listeners are up."""
+        if self._state == "Running" and not self._current().running:
+            return "Initialized"
+        return self._state
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain.
+
+        Raises:
+            PortTaken: the port is in use.
+            BrokenApp: the app cannot run here.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        self._config.state_dir.mkdir(parents=True, exist_ok=True)
+        listening = bind(self._config.host, self._config.port)
+        try:
+            await self._start(listening)
+            watching = asyncio.create_task(self._watch(listening)) if self._config.watch else None
+            await self._stop.wait()
+            self._state = "Stopping"
+            log.info("stopping: requests and batches in flight have %g s", self._grace_s())
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            await self._current().stop(self._grace_s())
+            log.info("stopped")
+        finally:
+            listening.close()
+
+    async def _start(self, listening: socket.socket) -> None:
+        preparing = asyncio.create_task(self._prepare(self._config, listening))
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        generation = await preparing
+        self._generation = generation
+        start_listening(listening)
+        await generation.serve(self._admin.answer)
+        await generation.listen()
+        self._state = "Running"
+        address, port = listening.getsockname()[:2]
+        names = ", ".join(sorted(generation.functions)) or "none"
+        log.info("listening on http://%s:%d as instance %s of %s", address, port, self.instance_id, self.host_id)
+        log.info("functions: %s", names)
+
+    async def _prepare(self, config: HostConfig, listening: socket.socket) -> Generation:
+        generation = await Generation.prepare(config, listening, self.host_id, self._number)
+        # The SDKs read identity and proxy settings from the environment; in the cloud they are the host's too.
+        os.environ.clear()
+        os.environ.update(generation.env)
+        return generation
+
+    async def _watch(self, listening: socket.socket) -> None:
+        watch = Watch(self._config.app_dir, self._config.source)
+        while True:
+            changed = await watch.changed()
+            log.info("reloading: %s changed", ", ".join(changed))
+            self._number += 1
+            try:
+                await self._reload(listening)
+            except HostError as problem:
+                log.error("the change was not taken over, the app before it keeps serving: %s", problem)  # noqa: TRY400
+
+    async def _reload(self, listening: socket.socket) -> None:
+        """Bring up the new app beside the old one, then let the old one drain: there is no gap."""
+        config = load_config(self._config.source)
+        old = self._current()
+        new = await self._prepare(config, listening)
+        await new.serve(self._admin.answer)
+        self._generation = new
+        await old.stop(self._grace_s())
+        await new.listen()
+        log.info("reloaded: generation %d serves %s", self._number, ", ".join(sorted(new.functions)))
+
+    def _current(self) -> Generation:
+        if self._generation is None:
+            raise RuntimeError("no generation is up yet")
+        return self._generation
+
+    def _grace_s(self) -> float:
+        timeout = self._current().hostjson.timeout_s
+        return GRACE_S if timeout is None else min(GRACE_S, timeout)
+
+
+async def serve(config: HostConfig) -> None:
+    """Run a host to its end."""
+    with contextlib.suppress(asyncio.CancelledError):
+        await Host(config).run()

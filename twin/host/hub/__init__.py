@@ -1,0 +1,1 @@
+"""Event Hub triggers: consumers, batches, retries, checkpoints."""

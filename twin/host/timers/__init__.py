@@ -1,0 +1,1 @@
+"""Timer triggers: schedules, their status in storage, the lock that lets one instance fire."""

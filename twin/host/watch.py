@@ -1,0 +1,65 @@
+"""Notices that an app's files changed, by looking at them: no dependency, and works on any file system."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+# Folders whose changes are nobody's edit.
+SKIPPED = frozenset({"__pycache__", ".venv", ".git", ".python_packages", "node_modules"})
+SUFFIXES = frozenset({".py", ".json", ".toml", ".yaml", ".yml", ".txt"})
+INTERVAL_S = 0.5
+
+type _Seen = dict[str, tuple[int, int]]
+
+
+def snapshot(app_dir: Path, config: Path) -> _Seen:
+    """Modification time and size of every file that matters."""
+    seen: _Seen = {}
+    for folder, folders, files in os.walk(app_dir):
+        folders[:] = [name for name in folders if name not in SKIPPED]
+        for name in files:
+            if Path(name).suffix in SUFFIXES:
+                _look(Path(folder, name), seen)
+    _look(config, seen)
+    return seen
+
+
+def _look(path: Path, seen: _Seen) -> None:
+    try:
+        found = path.stat()
+    except OSError:
+        return  # removed between listing and looking
+    seen[str(path)] = (found.st_mtime_ns, found.st_size)
+
+
+class Watch:
+    """Compares snapshots; a change counts once it has settled for one interval."""
+
+    def __init__(self, app_dir: Path, config: Path) -> None:
+        self._app_dir = app_dir
+        self._config = config
+        self._known = snapshot(app_dir, config)
+
+    async def changed(self) -> list[str]:
+        """Wait for a change; returns the names of the files."""
+        while True:
+            await asyncio.sleep(INTERVAL_S)
+            now = await self._settled()
+            different = sorted(
+                path for path in now.keys() | self._known.keys() if now.get(path) != self._known.get(path)
+            )
+            self._known = now
+            if different:
+                return [Path(path).name for path in different]
+
+    async def _settled(self) -> _Seen:
+        now = snapshot(self._app_dir, self._config)
+        while now != self._known:
+            await asyncio.sleep(INTERVAL_S)
+            later = snapshot(self._app_dir, self._config)
+            if later == now:
+                break
+            now = later
+        return now

@@ -1,0 +1,180 @@
+"""One worker process, seen from the host process: start it, hear what it loaded, use it, end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import site
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twin.host.errors import BrokenApp, WorkerLost
+from twin.host.ipc import Channel, ChannelClosed, Json, Payload, RemoteError
+
+log = logging.getLogger(__name__)
+
+BOOT = Path(__file__).parent / "worker" / "boot.py"
+# An import may take two minutes in the cloud (python-build-options, Python 3.13 and later).
+LOAD_TIMEOUT_S = 120.0
+
+type Answer = Callable[[str, Payload], Awaitable[Payload]]
+
+_CAUSES = {
+    70: "a function ran over functionTimeout",
+    71: "it lost the channel to the host",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOrder:
+    """What every worker of an app is started with."""
+
+    app_dir: Path
+    site_packages: Path | None
+    env: Mapping[str, str]
+    log_level: str
+    log_format: str
+
+
+def cause_of(code: int) -> str:
+    """An exit code in words."""
+    if code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-code).name}"
+    return _CAUSES.get(code, f"exit code {code}")
+
+
+class WorkerProcess:
+    """A running worker. Make one with `start`."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process, answer: Answer) -> None:
+        self.name = name
+        self.process = process
+        self.ready = False
+        self.running = 0
+        self._answer = answer
+        self._channel: Channel
+        self._loaded: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._serving: asyncio.Task[None]
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    @classmethod
+    async def start(cls, name: str, order: WorkerOrder, listening: socket.socket, answer: Answer) -> WorkerProcess:
+        """Spawn a worker on the shared listening socket."""
+        ours, theirs = socket.socketpair()
+        argument = {
+            "name": name,
+            "parent": os.getpid(),
+            "control_fd": theirs.fileno(),
+            "listen_fd": listening.fileno(),
+            "app_dir": str(order.app_dir),
+            "site_packages": None if order.site_packages is None else str(order.site_packages),
+            "site_dirs": site.getsitepackages(),
+            "twin_dir": str(Path(__file__).parent.parent),
+            "log_level": order.log_level,
+            "log_format": order.log_format,
+        }
+        # -I keeps PYTHONPATH and the current folder out; -S in addition keeps this environment's packages out.
+        isolation = ["-I"] if order.site_packages is None else ["-I", "-S"]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *isolation,
+            str(BOOT),
+            json.dumps(argument),
+            env=dict(order.env),
+            cwd=order.app_dir,
+            pass_fds=(theirs.fileno(), listening.fileno()),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        theirs.close()
+        worker = cls(name, process, answer)
+        worker._channel = await Channel.over(ours, worker._handle)
+        worker._serving = asyncio.create_task(worker._serve())
+        return worker
+
+    async def loaded(self) -> Mapping[str, Any]:
+        """The app's functions as the worker found them.
+
+        Raises:
+            BrokenApp: the app could not be imported, with its stack trace.
+        """
+        try:
+            return await asyncio.wait_for(self._loaded, LOAD_TIMEOUT_S)
+        except TimeoutError:
+            raise BrokenApp([f"the app took more than {LOAD_TIMEOUT_S:g} s to import"]) from None
+
+    async def serve(self, orders: Json) -> None:
+        """Let it accept requests."""
+        await self._channel.ask("serve", orders)
+        self.ready = True
+
+    async def invoke(self, body: Json, blobs: Sequence[bytes]) -> Payload:
+        """Run a function there.
+
+        Raises:
+            WorkerLost: the process ended before it answered.
+        """
+        self.running += 1
+        try:
+            return await self._channel.ask("invoke", body, blobs)
+        except (ChannelClosed, RemoteError) as problem:
+            raise WorkerLost(f"worker {self.name} was lost while it ran {body.get('function')}: {problem}") from problem
+        finally:
+            self.running -= 1
+
+    async def close(self) -> None:
+        """Let it stop accepting connections; what runs goes on."""
+        with contextlib.suppress(ChannelClosed, RemoteError):
+            await self._channel.ask("close")
+
+    async def drain(self, grace_s: float) -> int:
+        """Let it finish what it runs and leave; kill it after `grace_s`. Returns how many calls were cut off."""
+        self.ready = False
+        abandoned = 0
+        with contextlib.suppress(ChannelClosed, RemoteError, TimeoutError):
+            answer = await asyncio.wait_for(self._channel.ask("drain", {"grace_s": grace_s}), grace_s + 2)
+            abandoned = int(str(answer.body["abandoned"]))
+        await self.end()
+        return abandoned
+
+    async def end(self) -> int:
+        """Wait briefly for the process to leave, else kill it; returns its exit code."""
+        self.ready = False
+        try:
+            return await asyncio.wait_for(self.process.wait(), 2)
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            return await self.process.wait()
+        finally:
+            self._channel.close()
+            await asyncio.gather(self._serving, return_exceptions=True)
+
+    async def _serve(self) -> None:
+        await self._channel.run()
+        self.ready = False
+        if not self._loaded.done():
+            code = await self.process.wait()
+            self._loaded.set_exception(BrokenApp([f"a worker ended while it imported the app: {cause_of(code)}"]))
+
+    async def _handle(self, op: str, payload: Payload) -> Payload:
+        if op == "loaded" and not self._loaded.done():
+            self._loaded.set_result(payload.body)
+            return Payload()
+        if op == "failed" and not self._loaded.done():
+            trace = payload.text("stack_trace")
+            self._loaded.set_exception(BrokenApp([payload.text("message") + (f"\n{trace}" if trace else "")]))
+            return Payload()
+        return await self._answer(op, payload)
