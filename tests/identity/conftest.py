@@ -12,7 +12,7 @@ from tests.identity import servers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.identity.servers import RunningEndpoint, RunningPostgres
+    from tests.identity.servers import RunningAzurite, RunningEndpoint, RunningPostgres
     from twin.identity.certificates import Certificates
 
 
@@ -28,9 +28,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEndpoi
 
 
 @pytest.fixture(scope="session")
-def azurite(tmp_path_factory: pytest.TempPathFactory, tls: Certificates) -> Iterator[str]:
-    with servers.azurite(tmp_path_factory.mktemp("azurite"), tls) as url:
-        yield url
+def azurite(tmp_path_factory: pytest.TempPathFactory, tls: Certificates) -> Iterator[RunningAzurite]:
+    with servers.azurite(tmp_path_factory.mktemp("azurite"), tls) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import pwd
+import re
 import secrets
 import signal
 import socket
@@ -46,8 +47,6 @@ INGEST = {
     "object_id": "9a1f5f0e-1f55-4a6e-8a53-1b8a0f3d2c02",
     "resources": ["https://storage.azure.com/"],
 }
-# The published key of the storage emulators: no secret.
-EMULATOR_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 
 
 def free_port() -> int:
@@ -128,7 +127,7 @@ def endpoint_config(folder: Path, **changes: Any) -> dict[str, Any]:
         "tenant_id": TENANT,
         "key_file": str(key.private),
         "public_key_file": str(key.public),
-        "token_lifetime_s": 3600,
+        "token_lifetime_s": 86_400,
         "identities": [SCORE, INGEST],
         "postgres": None,
     }
@@ -154,34 +153,36 @@ def endpoint(folder: Path, **changes: Any) -> Iterator[RunningEndpoint]:
         yield RunningEndpoint(started["endpoint"], config["header"], log, config, started["postgres_tls_port"])
 
 
+@dataclass(frozen=True, slots=True)
+class RunningAzurite:
+    """A running Azurite: the addresses of its services for the emulator's account."""
+
+    url: str
+    queue_url: str
+    log: Path
+
+
 @contextlib.contextmanager
-def azurite(folder: Path, tls: Certificates) -> Iterator[str]:
-    """Run Azurite's blob service with OAuth over TLS; yield `https://localhost:port`."""
+def azurite(folder: Path, tls: Certificates) -> Iterator[RunningAzurite]:
+    """Run Azurite with OAuth over TLS."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [
-        "node",
-        str(AZURITE),
-        "--location",
-        str(folder),
-        "--blobPort",
-        "0",
-        "--queuePort",
-        "0",
-        "--tablePort",
-        "0",
-    ]
-    command += ["--oauth", "basic", "--cert", str(tls.certificate), "--key", str(tls.key), "--disableTelemetry"]
+    command = ["node", str(AZURITE), "--location", str(folder), "--disableTelemetry"]
+    command += [part for service in ("blob", "queue", "table") for part in (f"--{service}Port", "0")]
+    command += ["--oauth", "basic", "--cert", str(tls.certificate), "--key", str(tls.key)]
+    # The pinned SDK speaks a newer API version than the pinned Azurite knows.
+    command += ["--skipApiVersionCheck"]
     log = folder / "azurite.log"
     with process(command, log, cwd=folder) as child:
-        marker = "Azurite Blob service is successfully listening at "
 
-        def address() -> str | None:
+        def addresses() -> list[str]:
             assert child.poll() is None, log.read_text()
-            lines = [line for line in log.read_text().splitlines() if line.startswith(marker)]
-            return lines[0].removeprefix(marker).strip() if lines else None
+            found = re.findall(
+                r"Azurite (?:Blob|Queue) service is successfully listening at \S+:(\d+)\s", log.read_text()
+            )
+            return found if len(found) == 2 else []
 
-        url = str(wait_until("Azurite listens", 60, address))
-        yield url.replace("127.0.0.1", "localhost")
+        blob, queue = (f"https://localhost:{port}/devstoreaccount1" for port in wait_until("Azurite", 60, addresses))
+        yield RunningAzurite(blob, queue, log)
 
 
 @dataclass(frozen=True, slots=True)
