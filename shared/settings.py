@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
-CONTAINER_PATTERN = r"^[a-z0-9](?!.*--)[a-z0-9-]{1,61}[a-z0-9]$"
+CONTAINER_PATTERN = r"^[a-z0-9](-?[a-z0-9]){2,62}$"
 HUB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$"
 
 

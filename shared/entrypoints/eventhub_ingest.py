@@ -30,7 +30,7 @@ def receive(
     Raises:
         TollgateError: Nothing of the batch may be acknowledged; the platform delivers it again.
     """
-    events = [to_event(message) for message in batch]
+    events = to_events(batch)
     outcome = probing.receive(events, receipts, dead_letters, clock)
     _log.info(
         with_fields(
@@ -45,17 +45,25 @@ def receive(
     )
 
 
-def to_event(message: func.EventHubEvent) -> StreamEvent:
-    """One message of the platform as a stream event."""
-    where = cast("Mapping[str, str]", (message.metadata or {}).get("PartitionContext") or {})
-    return StreamEvent(
-        hub=where.get("EventHubName", ""),
-        partition=str(where.get("PartitionId", "")),
-        sequence_number=int(message.sequence_number or 0),
-        offset=str(message.offset or ""),
-        enqueued_at_us=_microseconds(message.enqueued_time),
-        body=message.get_body(),
-    )
+def to_events(batch: Sequence[func.EventHubEvent]) -> list[StreamEvent]:
+    """The messages of one batch as stream events; a batch comes from one partition."""
+    if not batch:
+        return []
+    # Asked of one message only: each holds the metadata of the whole batch and decodes all of it.
+    metadata = batch[0].metadata or {}
+    where = cast("Mapping[str, str]", metadata.get("PartitionContext") or {})
+    hub, partition = where.get("EventHubName", ""), str(where.get("PartitionId", ""))
+    return [
+        StreamEvent(
+            hub=hub,
+            partition=partition,
+            sequence_number=int(message.sequence_number or 0),
+            offset=str(message.offset or ""),
+            enqueued_at_us=_microseconds(message.enqueued_time),
+            body=message.get_body(),
+        )
+        for message in batch
+    ]
 
 
 def _microseconds(moment: datetime | None) -> int:

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from shared import telemetry
+from shared.adapters.connections import ConnectionSettingError
+from shared.bootstrap import build_drift_app, build_ingest_app, build_retrain_app, build_score_app
+from shared.settings import (
+    AppSettings,
+    DriftSettings,
+    IngestSettings,
+    RetrainSettings,
+    ScoreSettings,
+    SettingsError,
+)
+from twin.services.app_settings import with_keys
+from twin.services.settings import APPS, TwinSettings
+from twin.services.settings import SettingsError as TwinSettingsError
+
+CLASSES: dict[str, type[AppSettings]] = {
+    "score": ScoreSettings,
+    "ingest": IngestSettings,
+    "drift": DriftSettings,
+    "retrain": RetrainSettings,
+}
+BUILDERS = {
+    "score": build_score_app,
+    "ingest": build_ingest_app,
+    "drift": build_drift_app,
+    "retrain": build_retrain_app,
+}
+
+
+def good(app: str) -> dict[str, str]:
+    return with_keys(app, TwinSettings())
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_the_twin_sets_exactly_what_an_app_reads(app: str) -> None:
+    assert set(good(app)) == CLASSES[app].names()
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_setting_is_described(app: str) -> None:
+    assert all(field.description for field in CLASSES[app].model_fields.values())
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_app_is_built_without_connecting(app: str) -> None:
+    BUILDERS[app]({**good(app), "PATH": "/bin", "WEBSITE_HOSTNAME": "x"})
+
+
+def test_all_problems_are_named_at_once() -> None:
+    settings = good("ingest")
+    del settings["TRANSACTIONS_HUB"], settings["EVENT_HUBS"]
+    settings |= {"LOG_LEVEL": "LOUD", "FUNCTIONS_WORKER_PROCESS_COUNT": "0", "PROBE_CONTAINER": "typo"}
+    with pytest.raises(SettingsError) as caught:
+        IngestSettings.read(settings)
+    text = "\n".join(caught.value.problems)
+    assert "TRANSACTIONS_HUB: field required" in text
+    assert "EVENT_HUBS or EVENT_HUBS__<property> must be set" in text
+    assert "LOG_LEVEL: input should be 'DEBUG'" in text
+    assert "FUNCTIONS_WORKER_PROCESS_COUNT: input should be greater than or equal to 1" in text
+    assert "PROBE_CONTAINER is not a setting; is PROBES_CONTAINER meant?" in text
+    assert len(caught.value.problems) == 5
+
+
+def test_an_identity_based_connection_is_enough() -> None:
+    settings = good("score")
+    del settings["DATA_STORAGE"]
+    settings["DATA_STORAGE__accountName"] = "tollgatedata"
+    assert ScoreSettings.read(settings).probes_container == "probes"
+
+
+def test_two_forms_of_one_connection_are_refused() -> None:
+    with pytest.raises(ConnectionSettingError, match="not both"):
+        build_score_app({**good("score"), "DATA_STORAGE__accountName": "tollgatedata"})
+
+
+def test_configure_quietens_the_sdks_and_sets_our_level() -> None:
+    telemetry.configure("DEBUG")
+    try:
+        assert logging.getLogger("shared").level == logging.DEBUG
+        assert logging.getLogger("azure.identity").level == logging.WARNING
+    finally:
+        logging.getLogger("shared").setLevel(logging.NOTSET)
+
+
+def test_log_fields_come_from_the_context_and_the_call() -> None:
+    assert telemetry.with_fields("plain") == "plain"
+    with telemetry.log_context(invocation_id="i-1"), telemetry.log_context(hub="h"):
+        assert telemetry.with_fields("done", events=2) == 'done {"invocation_id":"i-1","hub":"h","events":2}'
+    assert telemetry.with_fields("done", at=Path("x")) == 'done {"at":"x"}'
+
+
+@pytest.mark.parametrize(
+    ("environment", "problem"),
+    [
+        ({"TWIN_PORT_SCORE": "0"}, "TWIN_PORT_SCORE"),
+        ({"TWIN_PORT_SCORE": "http"}, "TWIN_PORT_SCORE"),
+        ({"TWIN_PORT_SCORE": "7072"}, "TWIN_PORT_INGEST and TWIN_PORT_SCORE are both 7072"),
+        ({"TWIN_PORT_SCOER": "1"}, "TWIN_PORT_SCOER is not a setting of the twin"),
+    ],
+)
+def test_the_twins_own_settings_are_checked(environment: dict[str, str], problem: str) -> None:
+    with pytest.raises(TwinSettingsError, match=problem):
+        TwinSettings.read(environment)
