@@ -7,6 +7,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -79,7 +80,7 @@ def extract(package: Path, folder: Path) -> None:
                 if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                     raise BadArchive(f"{package.name}: the entry {name!r} leaves the folder")
             archive.extractall(folder)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise BadArchive(f"{package.name}: {error}") from error
 
 

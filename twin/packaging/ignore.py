@@ -64,8 +64,8 @@ def _parse_line(line: str) -> _Rule | None:
     return _Rule(re.compile(prefix + _expression(pattern.lstrip("/"))), negated, folders_only)
 
 
-_TOKEN = re.compile(r"\*\*/|/\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
-_TRANSLATIONS = {"**/": "(?:.*/)?", "/**": "/.*", "*": "[^/]*", "?": "[^/]"}
+_TOKEN = re.compile(r"/\*\*/|^\*\*/|/\*\*$|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
+_TRANSLATIONS = {"/**/": "/(?:.*/)?", "**/": "(?:.*/)?", "/**": "/.*", "*": "[^/]*", "?": "[^/]"}
 
 
 def _expression(pattern: str) -> str:

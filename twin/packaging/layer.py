@@ -121,7 +121,18 @@ def _install(requirements: str, stage: Path, *, offline: bool) -> None:
     command = [find_uv_bin(), "pip", "install", "--quiet", "--no-config", "--target", str(stage / "site-packages")]
     command += ["--python", sys.executable, "--python-platform", PLATFORM, "--python-version", PYTHON]
     command += ["--only-binary", ":all:", "--require-hashes", "--link-mode", "copy", "-r", str(pins)]
-    command += ["--offline"] if offline else []
+    # The cache first, even online: pins with hashes cannot go stale, and most rebuilds then need no network.
+    failure = _run_installer([*command, "--offline"])
+    if failure and not offline:
+        shutil.rmtree(stage / "site-packages", ignore_errors=True)
+        failure = _run_installer(command)
+    if failure:
+        raise InstallFailed(f"the installer refused the pins: {failure[-1500:]}")
+    (stage / "site-packages").mkdir(exist_ok=True)
+
+
+def _run_installer(command: list[str]) -> str:
+    """Run it and return what it complained about; empty means that all went well."""
     # A project's environment variable would redirect the target.
     environment = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
     try:
@@ -130,9 +141,7 @@ def _install(requirements: str, stage: Path, *, offline: bool) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise InstallFailed(f"the installer took more than {_INSTALL_TIMEOUT_S} s") from error
-    if done.returncode != 0:
-        raise InstallFailed(f"the installer refused the pins: {done.stderr.strip()[-1500:]}")
-    (stage / "site-packages").mkdir(exist_ok=True)
+    return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
 
 
 def _strip(site: Path) -> dict[str, tuple[str, str]]:
