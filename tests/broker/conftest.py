@@ -1,0 +1,71 @@
+"""Fixtures: a real broker process per test file, a certificate and token authority, and Azurite."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.broker.support import ROOT, Authority, Azurite, BrokerProcess, free_port, until
+
+
+@pytest.fixture(scope="module")
+def start_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., BrokerProcess]]:
+    """Start brokers with given settings; all end with the test file."""
+    brokers: list[BrokerProcess] = []
+
+    def start(**overrides: object) -> BrokerProcess:
+        brokers.append(BrokerProcess(tmp_path_factory.mktemp("broker"), overrides))
+        return brokers[-1].start()
+
+    yield start
+    for running in brokers:
+        if running.process is not None:
+            assert running.stop() == 0, running.log()
+        # A traceback in the log is a fault even where every assertion held.
+        assert "Traceback" not in running.log(), running.log()
+
+
+@pytest.fixture(scope="module")
+def broker(start_broker: Callable[..., BrokerProcess]) -> BrokerProcess:
+    """The broker of this test file."""
+    return start_broker()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """A real Azurite on a free port, blobs only."""
+    directory = tmp_path_factory.mktemp("azurite")
+    binary = ROOT / "twin/node/node_modules/.bin/azurite-blob"
+    assert binary.exists(), "Azurite is not installed: run `make setup`"
+    port = free_port()
+    command = [str(binary), "--blobPort", str(port), "--location", str(directory), "--silent", "--skipApiVersionCheck"]
+    command += ["--loose", "--inMemoryPersistence"]
+    with (directory / "azurite.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "NODE_NO_WARNINGS": "1"})
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None, (directory / "azurite.log").read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return True
+            return False
+
+        until(answers, "Azurite listens")
+        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+        yield Azurite(
+            f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
+            f"BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+        )
+    finally:
+        process.terminate()
+        process.wait(20)
