@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,18 @@ PLANTED = [
 
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
-    code = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    # -S, because the editable install would put the checkout's own `functions` beside the copy's
+    libraries = sysconfig.get_path("purelib")
+    code = (
+        f"import sys; sys.path.append({libraries!r}); import importlinter.cli; importlinter.cli.lint_imports_command()"
+    )
     return subprocess.run(
-        [sys.executable, "-c", code, "--no-cache"], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-S", "-c", code, "--no-cache"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
 
