@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
-from twin.packaging.checks.problem import Problem
+from twin.packaging.checks.problem import Problem, Rule
 
 MAX_LINES: Final = 60
 _IMPORTABLE: Final = ("__future__", "typing", "azure.functions", "shared.bootstrap", "shared.entrypoints")
@@ -55,7 +55,7 @@ def check_function_app(app_dir: Path, settings: AbstractSet[str] | None) -> list
     ]
 
 
-type _Finding = tuple[str, str, int]
+type _Finding = tuple[Rule, str, int]
 
 
 def _structure(tree: ast.Module) -> Iterator[_Finding]:
