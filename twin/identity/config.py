@@ -71,11 +71,13 @@ class Postgres:
     Attributes:
         admin_dsn: Login that may alter the roles; may hold a password, so not in the repr.
         roles: Client id -> role.
+        member_of: Role whose rights new roles inherit; None for none.
         tls: TLS listener in front of the server, if it needs one.
     """
 
     admin_dsn: str = field(repr=False)
     roles: dict[str, str]
+    member_of: str | None = None
     tls: TlsFront | None = None
 
 
@@ -134,11 +136,12 @@ def _is_resources(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(item, str) and item for item in value))
 
 
+def _is_role(value: Any) -> bool:
+    return isinstance(value, str) and bool(_ROLE.fullmatch(value))
+
+
 def _is_roles(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        _is_uuid(client_id) and isinstance(role, str) and bool(_ROLE.fullmatch(role))
-        for client_id, role in value.items()
-    )
+    return isinstance(value, dict) and all(_is_uuid(client_id) and _is_role(role) for client_id, role in value.items())
 
 
 _TEXT: Final = _Rule("a text that is not empty", lambda value: isinstance(value, str) and bool(value))
@@ -169,6 +172,7 @@ _IDENTITY_RULES: Final = {
 _POSTGRES_RULES: Final = {
     "admin_dsn": _TEXT,
     "roles": _Rule("an object of client id to role name (lower case)", _is_roles),
+    "member_of": _Rule("a role name (lower case) or null", lambda value: value is None or _is_role(value)),
     "tls": _OBJECT_OR_NULL,
 }
 _TLS_RULES: Final = {
@@ -178,7 +182,13 @@ _TLS_RULES: Final = {
     "server_host": _HOST,
     "server_port": _Rule("a port from 1 to 65535", lambda value: _is_int(value, range(1, 65536))),
 }
-_DEFAULTS: Final[dict[str, Any]] = {"host": "127.0.0.1", "resources": None, "postgres": None, "tls": None}
+_DEFAULTS: Final[dict[str, Any]] = {
+    "host": "127.0.0.1",
+    "resources": None,
+    "postgres": None,
+    "tls": None,
+    "member_of": None,
+}
 
 
 def load(path: Path) -> Config:
@@ -275,4 +285,4 @@ def _postgres(fields: dict[str, Any] | None, tls: dict[str, Any] | None) -> Post
     if tls is not None:
         front = TlsFront(**{**tls, "certificate": Path(tls["certificate"]), "key": Path(tls["key"])})
     roles = {client_id.lower(): role for client_id, role in fields["roles"].items()}
-    return Postgres(admin_dsn=fields["admin_dsn"], roles=roles, tls=front)
+    return Postgres(fields["admin_dsn"], roles, fields["member_of"], front)

@@ -70,15 +70,22 @@ class RolePasswords:
             # Only a SCRAM verifier leaves this process: the server's log may show statements, and tokens are secrets.
             verifier = connection.pgconn.encrypt_password(token.text.encode(), role.encode(), b"scram-sha-256")
             known = await connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role])
-            change = "ALTER" if await known.fetchone() else "CREATE"
+            if await known.fetchone() is None:
+                await connection.execute(self._create(role))
             await connection.execute(
-                sql.SQL("{} ROLE {} LOGIN PASSWORD {} VALID UNTIL {}").format(
-                    sql.SQL(change),
+                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {} VALID UNTIL {}").format(
                     sql.Identifier(role),
                     sql.Literal(verifier.decode()),
                     sql.Literal(time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(token.expires_on))),
                 )
             )
+
+    def _create(self, role: str) -> sql.Composed:
+        """Return the statement that makes a role, as `pgaadauth_create_principal` makes it in Azure."""
+        create = sql.SQL("CREATE ROLE {}").format(sql.Identifier(role))
+        if self._postgres.member_of is None:
+            return create
+        return create + sql.SQL(" IN ROLE {}").format(sql.Identifier(self._postgres.member_of))
 
     async def _connect(self) -> psycopg.AsyncConnection[tuple[object, ...]]:
         return await psycopg.AsyncConnection.connect(
