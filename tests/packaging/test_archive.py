@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from twin.packaging import BadArchive, unpack
-from twin.packaging.archive import append, extract, file_digest
+from twin.packaging.archive import append, extract, file_digest, staging
 
 FILES = {"host.json": b"{}", "a/b.txt": b"text" * 100, "a.txt": b""}
 
@@ -82,3 +82,13 @@ def test_damage_is_refused(damage: str, archive: Path, tmp_path: Path) -> None:
     with pytest.raises(BadArchive, match=r"damaged\.zip"):
         unpack(tmp_path / "damaged.zip", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_process_left_is_removed_when_old(tmp_path: Path) -> None:
+    old, young = tmp_path / ".stage-old", tmp_path / ".stage-young"
+    for folder in (old, young):
+        (folder / "deep").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    with staging(tmp_path) as folder:
+        assert folder.is_dir()
+    assert list(tmp_path.iterdir()) == [young]

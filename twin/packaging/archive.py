@@ -6,10 +6,11 @@ import hashlib
 import shutil
 import stat
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from twin.packaging.errors import BadArchive
@@ -20,6 +21,9 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODE = stat.S_IFREG | 0o644
 _UNIX = 3
 _LEVEL = 6
+
+_STAGE = ".stage-"
+_STAGE_AGE_S = 24 * 3600
 
 
 def append(path: Path, files: Mapping[str, bytes]) -> None:
@@ -86,9 +90,17 @@ def extract(package: Path, folder: Path) -> None:
 
 @contextmanager
 def staging(parent: Path) -> Iterator[Path]:
-    """A scratch folder in `parent`, on the same file system as what will replace it; removed at the end."""
+    """A scratch folder in `parent`, on the same file system as what will replace it; removed at the end.
+
+    Folders that a killed process left are removed too, once they are too old for anybody to work in.
+    """
     parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".stage-", dir=parent))
+    for left in parent.glob(f"{_STAGE}*"):
+        # Another process may be removing the same one.
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _STAGE_AGE_S:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_STAGE, dir=parent))
     try:
         yield folder
     finally:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,8 @@ def layer_for(requirements: str, cache_dir: Path, *, offline: bool, say: Callabl
     if cached is not None:
         return cached
     with archive.staging(cache_dir) as stage:
-        say(f"installing {requirements.count('==')} pinned packages for Python {PYTHON} on {PLATFORM}")
+        count = len(re.findall(r"^\S+==", requirements, re.MULTILINE))
+        say(f"installing {count} pinned packages for Python {PYTHON} on {PLATFORM}")
         site = stage / "site-packages"
         _install(requirements, stage, offline=offline)
         owners = _strip(site)
