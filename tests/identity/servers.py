@@ -90,6 +90,7 @@ class RunningEndpoint:
     log: Path
     config: dict[str, Any]
     postgres_tls_port: int | None
+    process: subprocess.Popen[bytes]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -150,7 +151,7 @@ def endpoint(folder: Path, **changes: Any) -> Iterator[RunningEndpoint]:
             return json.loads(lines[0]) if lines else None
 
         started = wait_until("the endpoint listens", 30, first_line)
-        yield RunningEndpoint(started["endpoint"], config["header"], log, config, started["postgres_tls_port"])
+        yield RunningEndpoint(started["endpoint"], config["header"], log, config, started["postgres_tls_port"], child)
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,17 @@ def test_a_blob_travels_through_the_shared_library(
         container.delete_container()
 
 
+def test_without_a_stated_credential_the_developers_chain_finds_the_endpoint(
+    azurite: RunningAzurite, endpoint: RunningEndpoint, tls: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**endpoint.environment, **trust_environment(tls)}.items():
+        monkeypatch.setenv(name, value)
+    parts = settings(azurite.url)
+    del parts["Store__credential"]
+    with connections.blob_service(connections.parse_storage("Store", parts)) as service:
+        service.get_service_properties()
+
+
 def test_a_process_needs_its_environment_and_nothing_else(
     azurite: RunningAzurite, endpoint: RunningEndpoint, tls: Certificates
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import sys
 import urllib.request
 from pathlib import Path
@@ -66,6 +67,18 @@ def test_refusals_have_azures_fields(
     assert body["statusCode"] == status
     assert text in body["message"]
     assert body["correlationId"] in endpoint.log.read_text()
+
+
+def test_headers_that_are_not_text_and_lines_in_parameters_do_no_harm(endpoint: RunningEndpoint) -> None:
+    host, _, port = endpoint.url.split("/")[2].partition(":")
+    lines = [b"GET /msi/token HTTP/1.1", b"Host: x", b"X-IDENTITY-HEADER: \xff\xfe", b"Connection: close", b"", b""]
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"\r\n".join(lines))
+        assert b" 401 " in connection.recv(65536).splitlines()[0]
+    endpoint.get(resource="https://x.test\nforged line", client_id=SCORE_ID, **VERSION)
+    log = endpoint.log.read_text()
+    assert "\nforged line" not in log
+    assert "Traceback" not in log
 
 
 def test_health_is_open_and_says_nothing_secret(endpoint: RunningEndpoint) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import multiprocessing
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -286,6 +287,20 @@ def test_health_and_tokens_say_so_when_postgres_is_away(tmp_path: Path, tls: Cer
         # Other resources do not depend on the database.
         assert running.token("https://storage.azure.com")
         assert "hidden-away" not in running.log.read_text()
+
+
+def test_it_stops_with_sessions_open(tmp_path: Path, postgres: RunningPostgres, tls: Certificates, role: str) -> None:
+    with serving(tmp_path, postgres, tls, role) as running:
+        parameters = {"host": "localhost", "port": running.postgres_tls_port, "dbname": "postgres", "user": role}
+        parameters |= {"password": running.token(RESOURCE), "sslmode": "verify-full", "sslrootcert": str(tls.bundle)}
+        session = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
+        session.execute("SELECT 1")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(15) == 0
+        with pytest.raises(psycopg.OperationalError):
+            session.execute("SELECT 1")
+        session.close()
+        assert "Traceback" not in running.log.read_text()
 
 
 def test_a_cancel_request_reaches_the_server(running: RunningEndpoint, tls: Certificates, role: str) -> None:

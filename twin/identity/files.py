@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PRIVATE = 0o600
 PUBLIC = 0o644
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out, so that two first runs do not mix their keys and certificates."""
+    with (folder / ".lock").open("w") as lock:
+        # The lock goes with the file handle, and so with the process.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def write(path: Path, content: bytes, mode: int) -> None:

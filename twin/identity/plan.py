@@ -144,7 +144,8 @@ def prepare(
         OSError: The folder cannot be written, or `roots` cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    made, key, header = certificates.ensure(folder, now, roots), signing.ensure(folder), _secret(folder / "header")
+    with files.locked(folder):
+        made, key, header = certificates.ensure(folder, now, roots), signing.ensure(folder), _secret(folder / "header")
     tenant = str(uuid.uuid5(_IDS, "tenant"))
     people = list(names)
     config = {

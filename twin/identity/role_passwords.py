@@ -27,6 +27,7 @@ RESOURCE: Final = "https://ossrdbms-aad.database.windows.net"
 # Time to log in with a token that was handed out just before its replacement, seconds; a login takes some 10 ms.
 SETTLE_S: Final = 1.0
 _CONNECT_TIMEOUT_S: Final = 5
+_STATEMENT_TIMEOUT_MS: Final = 5_000
 
 
 class RolePasswords:
@@ -93,4 +94,6 @@ class RolePasswords:
             autocommit=True,
             connect_timeout=_CONNECT_TIMEOUT_S,
             application_name="tollgate-identity",
+            # A hung statement would hold up everyone who waits for a token.
+            options=f"-c statement_timeout={_STATEMENT_TIMEOUT_MS}",
         )

@@ -66,7 +66,7 @@ class Endpoint:
             _LOG.warning("refused %s: %s (%s)", refusal.status, refusal, correlation_id)
             body = {"statusCode": refusal.status, "message": str(refusal), "correlationId": correlation_id}
             return web.json_response(body, status=refusal.status)
-        _LOG.info("token for %s, resource %s, until %s", identity.name, resource, token.expires_on)
+        _LOG.info("token for %s, resource %r, until %s", identity.name, resource, token.expires_on)
         return web.json_response(
             {
                 "access_token": token.text,
@@ -94,7 +94,8 @@ class Endpoint:
             _RefusalError: The caller does not know the secret, or asks for what there is not.
         """
         secret = request.headers.get("X-IDENTITY-HEADER", "")
-        if not hmac.compare_digest(secret.encode(), self._config.header.encode()):
+        # Bytes that are no UTF-8 arrive as surrogates.
+        if not hmac.compare_digest(secret.encode("utf-8", "surrogateescape"), self._config.header.encode()):
             raise _RefusalError(401, "X-IDENTITY-HEADER is missing or wrong.")
         if request.query.get("api-version") != API_VERSION:
             raise _RefusalError(400, f"api-version is missing or not {API_VERSION}.")

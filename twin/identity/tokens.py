@@ -70,7 +70,8 @@ class Issuer:
         issued_at = int(now // self._period_s) * self._period_s
         known = self._current.get((identity.client_id, resource))
         if known is None or known.issued_at != issued_at:
-            # Signing takes about a millisecond; everything else would give the same bytes again.
+            # Signing takes about a millisecond and would give the same bytes again. Older periods are forgotten.
+            self._current = {key: token for key, token in self._current.items() if token.issued_at == issued_at}
             known = self._sign(identity, resource, issued_at)
             self._current[identity.client_id, resource] = known
         return known
