@@ -75,6 +75,7 @@ HUBS = ("extensions", "eventHubs")
         ((*HUBS, "minEventBatchSize"), 100, "must be less than maxEventBatchSize"),
         ((*HUBS, "maxWaitTime"), "00:11:00", "maxWaitTime must be between"),
         ((*HUBS, "batchCheckpointFrequency"), 5, "batchCheckpointFrequency must be between 1 and 1"),
+        ((*HUBS, "enableCheckpointing"), False, "enableCheckpointing must stay true"),
         ((*HUBS, "transportType"), "amqp", "must be one of amqpTcp, amqpWebSockets"),
         ((*HUBS, "webProxy"), "http://proxy", "needs transportType amqpWebSockets"),
         ((*HUBS, "initialOffsetOptions"), {"type": "fromEnqueuedTime"}, "enqueuedTimeUtc is needed"),
@@ -101,9 +102,9 @@ def test_real_host_json_is_clean(host_json: dict[str, Any], tmp_path: Path) -> N
 
 
 def test_documented_settings_pass(host_json: dict[str, Any], tmp_path: Path) -> None:
-    document = planted(host_json, ("extensionBundle", "version"), "[4.*, 5.0.0)")
-    assert found(document, tmp_path) != []
-    document = planted(host_json, ("extensionBundle", "version"), "[4.0.0,5.0.0)")
+    for bundle in ("[4.*, 5.0.0)", "[4.0.0,5.0.0)"):
+        document = planted(host_json, ("extensionBundle", "version"), bundle)
+        assert found(document, tmp_path) == []
     document = planted(document, ("telemetryMode",), "OpenTelemetry")
     document = planted(document, (*HUBS, "minEventBatchSize"), 25)
     document = planted(document, ("concurrency", "dynamicConcurrencyEnabled"), value=True)

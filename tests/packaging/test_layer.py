@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,16 @@ def test_damaged_layer_is_made_again(damage: str, tmp_path: Path) -> None:
     said = Said()
     assert layer_for(real_pins("idna"), tmp_path, offline=True, say=said) == first
     assert said[0].startswith("installing 1 pinned packages")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_two_builds_at_once_agree(tmp_path: Path) -> None:
+    def make(_: int) -> object:
+        return layer_for(real_pins("idna"), tmp_path, offline=False, say=Said())
+
+    with ThreadPoolExecutor(3) as pool:
+        first, *others = pool.map(make, range(3))
+    assert others == [first, first]
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -59,7 +59,7 @@ class Layer:
 
 
 def layer_for(requirements: str, cache_dir: Path, *, offline: bool, say: Callable[[str], None]) -> Layer:
-    """The layer of these pins: from the cache, or made now (about ten seconds, plus what has to be downloaded).
+    """The layer of these pins: from the cache, or made now (a few seconds, plus what has to be downloaded).
 
     Args:
         requirements: Pinned, hashed requirements without comments.
@@ -69,7 +69,7 @@ def layer_for(requirements: str, cache_dir: Path, *, offline: bool, say: Callabl
 
     Raises:
         InstallFailed: If the distributions cannot be had as wheels for the platform, or do not match their hashes.
-        ForbiddenContent, WrongPlatform: If what they hold cannot be deployed.
+        WrongPlatform: If a native module among them cannot be loaded there.
     """
     folder = cache_dir / _key(requirements)
     cached = _load(folder)
@@ -120,7 +120,7 @@ def _key(requirements: str) -> str:
 def _install(requirements: str, stage: Path, *, offline: bool) -> None:
     pins = stage / "requirements.txt"
     pins.write_text(requirements, encoding="utf-8")
-    command = [find_uv_bin(), "pip", "install", "--quiet", "--no-config", "--target", str(stage / "site-packages")]
+    command = [find_uv_bin(), "pip", "install", "--quiet", "--target", str(stage / "site-packages")]
     command += ["--python", sys.executable, "--python-platform", PLATFORM, "--python-version", PYTHON]
     command += ["--only-binary", ":all:", "--require-hashes", "--link-mode", "copy", "-r", str(pins)]
     # The cache first, even online: pins with hashes cannot go stale, and most rebuilds then need no network.
@@ -147,7 +147,7 @@ def _run_installer(command: list[str]) -> str:
 
 
 def _strip(site: Path) -> dict[str, tuple[str, str]]:
-    """Drop what varies or only tests; return each file's owner (name, version)."""
+    """Drop what varies, tests, and bytecode that is not ours; return each file's owner (name, version)."""
     owners: dict[str, tuple[str, str]] = {}
     for info in sorted(site.glob("*.dist-info")):
         owner = _identity(info)
@@ -159,8 +159,8 @@ def _strip(site: Path) -> dict[str, tuple[str, str]]:
     for name in _DROPPED_TOP:
         shutil.rmtree(site / name, ignore_errors=True)
         (site / name).unlink(missing_ok=True)
-    for folder in _test_folders(site):
-        shutil.rmtree(folder)
+    for folder in [*_test_folders(site), *site.rglob("__pycache__")]:
+        shutil.rmtree(folder, ignore_errors=True)
     return owners
 
 

@@ -32,7 +32,7 @@ from twin.packaging.checks.shapes import (
 
 _BUNDLE = "Microsoft.Azure.Functions.ExtensionBundle"
 # Bundles before 4 are out of support, and narrow ranges are not found by Core Tools (facts/functions-runtime.md, 6).
-_BUNDLE_RANGE = re.compile(r"\[\s*4(\.0){0,2}\s*,\s*5(\.0){0,2}\s*\)")
+_BUNDLE_RANGE = re.compile(r"\[\s*4(\.\*|(\.0){0,2})\s*,\s*5(\.0){0,2}\s*\)")
 _LEVELS = ("Trace", "Debug", "Information", "Warning", "Error", "Critical", "None")
 _TELEMETRY = re.compile(
     r"(Dependency|Event|Exception|PageView|Request|Trace)(;(Dependency|Event|Exception|PageView|Request|Trace))*"
@@ -48,6 +48,10 @@ def _function_timeout(value: object) -> str | None:
 def _bundle_range(value: object) -> str | None:
     good = isinstance(value, str) and _BUNDLE_RANGE.fullmatch(value)
     return None if good else "must be [4.0.0, 5.0.0): the supported bundle, as a range that hosts find"
+
+
+def _checkpointing(value: object) -> str | None:
+    return None if value is True else "must stay true: without checkpoints every start begins from the oldest event"
 
 
 def _telemetry_types(value: object) -> str | None:
@@ -70,6 +74,11 @@ _EVENT_HUBS: Final[Shape] = {
     "webProxy": text,
     "customEndpointAddress": text,
     "targetUnprocessedEventThreshold": integer(1),
+    # These four are in the extension's options (Azure/azure-sdk-for-net, EventHubOptions) and not in the table.
+    "loadBalancingUpdateInterval": time_span(timedelta(seconds=1)),
+    "partitionOwnershipExpirationInterval": time_span(timedelta(seconds=1)),
+    "trackLastEnqueuedEventProperties": boolean,
+    "enableCheckpointing": _checkpointing,
     "initialOffsetOptions": {"type": one_of("fromStart", "fromEnd", "fromEnqueuedTime"), "enqueuedTimeUtc": text},
     "clientRetryOptions": {
         "mode": one_of("exponential", "fixed"),
@@ -95,6 +104,7 @@ _SAMPLING: Final[Shape] = {
 }
 
 _HOST: Final[Shape] = {
+    "$schema": text,
     "version": one_of("2.0"),
     "aggregator": {"batchSize": integer(1), "flushTimeout": time_span()},
     "concurrency": {"dynamicConcurrencyEnabled": boolean, "snapshotPersistenceEnabled": boolean},
