@@ -2,8 +2,7 @@
 
 `<name>` is a connection string, or `<name>__fullyQualifiedNamespace` (hubs) or `<name>__accountName` /
 `<name>__blobServiceUri` (storage) with `<name>__credential=managedidentity` and `<name>__clientId` for a user-assigned
-identity. Two settings exist only on this host, for a broker that is not at the address its name says:
-`<name>__customEndpointAddress` (sb://127.0.0.1:PORT) and `<name>__useTls` (false for a plain socket).
+identity. A port in the namespace (127.0.0.1:5671) is for local brokers: the SDK ignores it unless told by name.
 Source: learn.microsoft.com, "Guidance for developing Azure Functions", Connections.
 """
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from azure.storage.queue.aio import QueueServiceClient
 
 IDENTITY = frozenset({"credential", "clientId", "tenantId", "clientSecret"})
-HUB = IDENTITY | {"fullyQualifiedNamespace", "customEndpointAddress", "useTls"}
+HUB = IDENTITY | {"fullyQualifiedNamespace"}
 STORAGE = IDENTITY | {"accountName", "blobServiceUri", "queueServiceUri", "tableServiceUri", "serviceUri"}
 
 
@@ -154,18 +153,16 @@ class Connections:
         from azure.eventhub import TransportType  # noqa: PLC0415  (slow to import)
 
         section = self._section(name)
-        endpoint = section.get("customEndpointAddress")
-        if endpoint:
-            # Without it the SDK takes a custom endpoint for a WebSocket.
-            options.update(custom_endpoint_address=endpoint, transport_type=TransportType.Amqp)
-        if section.get("useTls", "true").lower() == "false":
-            options["use_tls"] = False
         options.update(_tls_trust())
         text = self._settings.get(name)
         if text:
             return kind.from_connection_string(text, eventhub_name=hub, **options)
+        namespace = section["fullyQualifiedNamespace"]
+        if ":" in namespace:
+            # Unless told to stay with AMQP, a custom endpoint makes the SDK talk over a web socket.
+            options.update(custom_endpoint_address=f"sb://{namespace}", transport_type=TransportType.Amqp)
         return kind(
-            fully_qualified_namespace=section["fullyQualifiedNamespace"],
+            fully_qualified_namespace=namespace,
             eventhub_name=hub,
             credential=self._credential(name),
             **options,

@@ -45,9 +45,15 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How an invocation ended, outputs included; `error` is None when all of it succeeded."""
+    """How an invocation ended, outputs included.
+
+    Attributes:
+        error: None when all of it succeeded.
+        lost: The worker died in it, so nobody knows how far it came.
+    """
 
     error: str | None
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +158,8 @@ class Generation:
         try:
             answer = await self.pool.invoke(body, blobs)
         except WorkerLost as problem:
-            return self._failed(function, invocation_id, str(problem), "")
+            self._failed(function, invocation_id, str(problem), "")
+            return Result(str(problem), lost=True)
         error = answer.body.get("error")
         if error is not None:
             return self._failed(function, invocation_id, str(error), str(answer.body.get("stack")))
@@ -172,7 +179,9 @@ class Generation:
         """What workers ask: write the outputs of an HTTP function, answer an admin route."""
         if op == "outputs":
             values = datums.unpack_all(payload.body["outputs"], payload.blobs)
-            await self._outputs.write(self.functions[payload.text("function")], values, {})
+            data = payload.body["data"]
+            function = self.functions[payload.text("function")]
+            await self._outputs.write(function, values, data if isinstance(data, dict) else {})
             return Payload()
         if op == "admin":
             return await self._admin_answer(payload)

@@ -18,6 +18,7 @@ from twin.host.admin import Admin
 from twin.host.config import HostConfig, load_config
 from twin.host.errors import HostError, PortTaken
 from twin.host.generation import Generation
+from twin.host.settings import environment
 from twin.host.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -132,11 +133,12 @@ class Host:
         log.info("functions: %s", names)
 
     async def _prepare(self, config: HostConfig, listening: socket.socket) -> Generation:
-        generation = await Generation.prepare(config, listening, self.host_id, self._number)
-        # The SDKs read identity and proxy settings from the environment; in the cloud they are the host's too.
+        # The SDKs read identity and TLS settings from the environment, some when they are imported, so this comes
+        # first; in the cloud the app's settings are in the host's environment too.
+        env = environment(config.settings, str(config.app_dir))
         os.environ.clear()
-        os.environ.update(generation.env)
-        return generation
+        os.environ.update(env)
+        return await Generation.prepare(config, listening, self.host_id, self._number)
 
     async def _watch(self, listening: socket.socket) -> None:
         watch = Watch(self._config.app_dir, self._config.source)

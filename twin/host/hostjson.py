@@ -102,8 +102,8 @@ class HubOptions:
     prefetch: int = 300
     start: Literal["fromStart", "fromEnd", "fromEnqueuedTime"] = "fromStart"
     start_time_utc: str | None = None
-    balance_interval_s: float = 10.0
-    ownership_expiry_s: float = 30.0
+    balance_interval_s: float = 2.0
+    ownership_expiry_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class HostJson:
     hubs: HubOptions = field(default_factory=HubOptions)
     timeout_s: float | None = 1800.0
     has_bundle: bool = False
-    listener_lock_s: float = 60.0
+    listener_lock_s: float = 15.0
 
 
 class _Section:
@@ -235,8 +235,8 @@ def _hubs(section: _Section) -> HubOptions:
         prefetch=section.integer("prefetchCount", 300, 1, 2**31 - 1),
         start=start,  # type: ignore[arg-type]  # one of the values of `kinds`
         start_time_utc=moment if isinstance(moment, str) else None,
-        balance_interval_s=section.span("loadBalancingUpdateInterval", 10.0, 0.1, 600),
-        ownership_expiry_s=section.span("partitionOwnershipExpirationInterval", 30.0, 1, 3600),
+        balance_interval_s=section.span("loadBalancingUpdateInterval", 2.0, 0.1, 600),
+        ownership_expiry_s=section.span("partitionOwnershipExpirationInterval", 10.0, 1, 3600),
     )
     if options.min_batch > options.max_batch:
         section.problem("minEventBatchSize", f"must not be over maxEventBatchSize ({options.max_batch})")
@@ -293,7 +293,7 @@ def parse_hostjson(document: object) -> HostJson:
         hubs=_hubs(extensions.section("eventHubs")),
         timeout_s=_timeout(root),
         has_bundle=_has_bundle(root.section("extensionBundle")),
-        listener_lock_s=root.section("singleton").span("listenerLockPeriod", 60.0, 15, 60),
+        listener_lock_s=root.section("singleton").span("listenerLockPeriod", 15.0, 15, 60),
     )
     if problems:
         raise BrokenApp(problems)

@@ -8,11 +8,12 @@ route parameters as strings, the body always as bytes.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
@@ -76,7 +77,7 @@ class Limits:
     concurrent: int | None
 
 
-type WriteOutputs = Callable[[str, str, Outcome], Awaitable[None]]
+type WriteOutputs = Callable[[str, str, Outcome, Mapping[str, object]], Awaitable[None]]
 type Admin = Callable[[Payload], Awaitable[Payload]]
 
 
@@ -209,7 +210,7 @@ class Front:
                 tracestate=headers.get("tracestate", ""),
             )
             if outcome.error is None and function.outputs and outcome.outputs:
-                await self.write_outputs(name, invocation_id, outcome)
+                await self.write_outputs(name, invocation_id, outcome, _trigger_data(request))
         except TimedOut:
             self.on_timeout(name, invocation_id)
             return 500, [], b""
@@ -258,6 +259,18 @@ def _url(scope: Scope, headers: dict[str, str]) -> str:
     host = headers.get("host", "localhost")
     url = f"{SCHEME}://{host}{scope['raw_path'].decode('latin-1')}"
     return f"{url}?{query.decode('latin-1')}" if query else url
+
+
+def _trigger_data(request: Any) -> dict[str, object]:
+    """What an output's path may name: fields of a JSON body, then the query, then the route, the later ones winning."""
+    data: dict[str, object] = {}
+    try:
+        parsed = json.loads(request.body.value or b"null")
+    except ValueError:
+        parsed = None
+    if isinstance(parsed, dict):
+        data.update({name: value for name, value in parsed.items() if isinstance(value, str | int | float)})
+    return {**data, **request.query, **request.params}
 
 
 def _new_traceparent() -> str:

@@ -149,10 +149,17 @@ class Worker:
         blobs: list[bytes] = []
         return Payload({"error": None, "outputs": datums.pack_all(_with_return(outcome), blobs)}, blobs)
 
-    async def _write_outputs(self, function: str, invocation_id: str, outcome: Outcome) -> None:
+    async def _write_outputs(
+        self, function: str, invocation_id: str, outcome: Outcome, data: Mapping[str, object]
+    ) -> None:
         blobs: list[bytes] = []
         packed = datums.pack_all(outcome.outputs, blobs)
-        body: dict[str, object] = {"function": function, "invocation_id": invocation_id, "outputs": packed}
+        body: dict[str, object] = {
+            "function": function,
+            "invocation_id": invocation_id,
+            "outputs": packed,
+            "data": dict(data),
+        }
         await self._channel.ask("outputs", body, blobs)
 
     async def _ask_admin(self, question: Payload) -> Payload:

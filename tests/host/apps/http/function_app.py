@@ -1,0 +1,174 @@
+"""HTTP functions for the tests."""
+
+import asyncio
+import contextvars
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+import azure.functions as func
+
+app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
+JSON = "application/json"
+
+
+def answer(document: object, status: int = 200) -> func.HttpResponse:
+    return func.HttpResponse(json.dumps(document), status_code=status, mimetype=JSON)
+
+
+@app.route(route="echo")
+async def echo(req: func.HttpRequest) -> func.HttpResponse:
+    return answer(
+        {
+            "method": req.method,
+            "url": req.url,
+            "query": dict(req.params),
+            "route": dict(req.route_params),
+            "headers": dict(req.headers),
+            "body": req.get_body().decode("latin-1"),
+            "pid": os.getpid(),
+        }
+    )
+
+
+@app.route(route="size")
+def size(req: func.HttpRequest) -> func.HttpResponse:
+    return answer(len(req.get_body()))
+
+
+@app.route(route="big/{count:int}", methods=["GET"])
+async def big(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse(b"x" * int(req.route_params["count"]), mimetype="application/octet-stream")
+
+
+@app.route(route="items/special", methods=["GET"])
+async def item_special(req: func.HttpRequest) -> str:
+    return "special"
+
+
+@app.route(route="items/{id:int}", methods=["GET"])
+async def item_by_number(req: func.HttpRequest) -> str:
+    return f"number {req.route_params['id']}"
+
+
+@app.route(route="items/{name}", methods=["GET"])
+async def item_by_name(req: func.HttpRequest) -> str:
+    return f"name {req.route_params['name']}"
+
+
+@app.route(route="items/{name}", methods=["DELETE"])
+async def item_delete(req: func.HttpRequest) -> str:
+    return f"deleted {req.route_params['name']}"
+
+
+@app.route(route="optional/{word:alpha?}", methods=["GET"])
+async def optional(req: func.HttpRequest) -> func.HttpResponse:
+    return answer(dict(req.route_params))
+
+
+@app.route(route="rest/{*path}", methods=["GET"])
+async def rest(req: func.HttpRequest) -> func.HttpResponse:
+    return answer(dict(req.route_params))
+
+
+@app.route(route="cookies", methods=["GET"])
+async def cookies(req: func.HttpRequest) -> func.HttpResponse:
+    response = func.HttpResponse("ok")
+    response.headers.add("Set-Cookie", "first=1; Path=/; Max-Age=60; Secure; HttpOnly; SameSite=Lax")
+    response.headers.add("Set-Cookie", "second=2; Domain=example.org; Expires=Wed, 01 Jan 2031 00:00:00 GMT")
+    return response
+
+
+@app.route(route="status/{code:int}", methods=["GET"])
+async def status(req: func.HttpRequest) -> func.HttpResponse:
+    return func.HttpResponse(
+        b"" if req.route_params["code"] in {"204", "304"} else b"body", status_code=int(req.route_params["code"])
+    )
+
+
+@app.route(route="boom", methods=["GET"])
+def boom(req: func.HttpRequest) -> str:
+    raise ValueError("on purpose")
+
+
+@app.route(route="cancelled", methods=["GET"])
+async def cancelled(req: func.HttpRequest) -> str:
+    raise asyncio.CancelledError
+
+
+@app.route(route="exits", methods=["GET"])
+async def exits(req: func.HttpRequest) -> str:
+    sys.exit(3)
+
+
+@app.route(route="nothing", methods=["GET"])
+async def nothing(req: func.HttpRequest) -> str:
+    return None  # type: ignore[return-value]
+
+
+@app.route(route="text", methods=["GET", "HEAD"])
+async def text(req: func.HttpRequest) -> str:
+    return "plain text"
+
+
+@app.route(route="sleep/{ms:int}", methods=["GET"])
+async def sleep(req: func.HttpRequest) -> func.HttpResponse:
+    await asyncio.sleep(int(req.route_params["ms"]) / 1000)
+    return answer(os.getpid())
+
+
+@app.route(route="block/{ms:int}", methods=["GET"])
+def block(req: func.HttpRequest) -> func.HttpResponse:
+    time.sleep(int(req.route_params["ms"]) / 1000)
+    return answer(os.getpid())
+
+
+@app.route(route="hog/{ms:int}", methods=["GET"])
+async def hog(req: func.HttpRequest) -> func.HttpResponse:
+    time.sleep(int(req.route_params["ms"]) / 1000)  # noqa: ASYNC251  (the mistake is the point: it stops the worker)
+    return answer(os.getpid())
+
+
+@app.route(route="logs", methods=["GET"])
+async def logs(req: func.HttpRequest, context: func.Context) -> str:
+    logging.getLogger("app").warning("said by async")
+    return context.invocation_id
+
+
+@app.route(route="logs-sync", methods=["GET"])
+def logs_sync(req: func.HttpRequest, context: func.Context) -> str:
+    logging.getLogger("app").warning("said by sync")
+    return context.invocation_id
+
+
+@app.route(route="trace", methods=["GET"])
+async def trace(req: func.HttpRequest, context: func.Context) -> str:
+    return context.trace_context.trace_parent
+
+
+@app.route(route="env", methods=["GET"])
+async def env(req: func.HttpRequest) -> func.HttpResponse:
+    return answer({"env": dict(os.environ), "cwd": str(Path.cwd()), "path0": sys.path[0], "tz": time.tzname[0]})
+
+
+@app.route(route="context", methods=["GET"])
+async def context_is_clean(req: func.HttpRequest) -> func.HttpResponse:
+    seen = MARK.get(None)
+    MARK.set("dirty")
+    return answer(seen)
+
+
+MARK: contextvars.ContextVar[str | None] = contextvars.ContextVar("mark")
+
+
+@app.route(route="level-function", methods=["GET"], auth_level=func.AuthLevel.FUNCTION)
+async def level_function(req: func.HttpRequest) -> str:
+    return "function"
+
+
+@app.route(route="level-admin", methods=["GET"], auth_level=func.AuthLevel.ADMIN)
+async def level_admin(req: func.HttpRequest) -> str:
+    return "admin"
