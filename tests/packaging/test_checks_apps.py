@@ -65,6 +65,7 @@ def function(arguments: str, returns: str = "") -> str:
         ("binding-type", function("out: func.Out[list[str]]")),
         ("binding-type", function("out: 'func.Out[dict[str, str]]'")),
         ("binding-type", function("timer: func.TimerRequest", " -> tuple[str, str]")),
+        ("binding-type", function("timer: 'func.TimerRequest]'")),
         ("binding-type", function("timer")),
         ("no-relative-import", "\nfrom . import other\n"),
         ("imports", "\nimport json\n"),

@@ -121,10 +121,13 @@ def _bindings(tree: ast.Module) -> Iterator[_Finding]:
 
 
 def _generics(where: str, annotation: ast.expr) -> Iterator[_Finding]:
+    expression: ast.AST = annotation
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        expression: ast.AST = ast.parse(annotation.value, mode="eval")
-    else:
-        expression = annotation
+        try:
+            expression = ast.parse(annotation.value, mode="eval")
+        except SyntaxError:
+            yield "binding-type", f"{where}: {annotation.value!r} is no annotation", annotation.lineno
+            return
     for node in ast.walk(expression):
         if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name) and node.value.id in _BUILTIN_GENERICS:
             generic = node.value.id
