@@ -41,7 +41,7 @@ class Limits:
 _FORBIDDEN_EVERYWHERE: Final = frozenset(
     {"azure-functions-worker", "coverage", "debugpy", "hypothesis", "mypy", "pip", "pytest", "ruff", "tollgate", "uv"}
 )
-# design.md, decision 8: what decides stays light.
+# What decides stays light: these slow its start or are for training and reports.
 _FORBIDDEN_WHERE_DECIDED: Final = frozenset(
     {"evidently", "mlflow", "pandas", "pyspark", "scikit-learn", "shap", "xgboost"}
 )

@@ -31,7 +31,7 @@ from twin.packaging.checks.shapes import (
 )
 
 _BUNDLE = "Microsoft.Azure.Functions.ExtensionBundle"
-# Bundles before 4 are out of support, and narrow ranges are not found by Core Tools (facts/functions-runtime.md, 6).
+# Bundles before 4 are out of support, and hosts were seen not to find any bundle for a narrow range like [4.33, 4.36).
 _BUNDLE_RANGE = re.compile(r"\[\s*4(\.\*|(\.0){0,2})\s*,\s*5(\.0){0,2}\s*\)")
 _LEVELS = ("Trace", "Debug", "Information", "Warning", "Error", "Critical", "None")
 _TELEMETRY = re.compile(
