@@ -9,8 +9,7 @@ A connection has a name, and its setting has one of two forms, as in Azure Funct
 | --- | --- | --- |
 | `blobServiceUri`, `queueServiceUri` | storage | `https://...` address of the service |
 | `accountName` | storage | instead of the addresses: an account of the public cloud |
-| `fullyQualifiedNamespace` | event hubs | host name of the namespace |
-| `customEndpointAddress` | event hubs | `sb://host:port` where it is really listening; for local brokers |
+| `fullyQualifiedNamespace` | event hubs | host name; a port is for local brokers only |
 | `credential` | all | `managedidentity`; without it the developer's own login is tried as well |
 | `clientId` | all | the user-assigned identity to use; without it the system-assigned one |
 
@@ -39,11 +38,10 @@ CA_FILE_SETTING = "SSL_CERT_FILE"
 
 _IDENTITY_PARTS = frozenset({"credential", "clientId"})
 _STORAGE_PARTS = _IDENTITY_PARTS | {"accountName", "blobServiceUri", "queueServiceUri", "tableServiceUri"}
-_HUB_PARTS = _IDENTITY_PARTS | {"fullyQualifiedNamespace", "customEndpointAddress"}
+_HUB_PARTS = _IDENTITY_PARTS | {"fullyQualifiedNamespace"}
 # Azure: 3 to 24 lower-case letters and digits.
 _ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
-_NAMESPACE = re.compile(r"[A-Za-z0-9.-]+")
-_ENDPOINT = re.compile(r"sb://[A-Za-z0-9.-]+:[0-9]{1,5}/?")
+_NAMESPACE = re.compile(r"[A-Za-z0-9.-]+(?::(?P<port>[0-9]{1,5}))?")
 
 
 class ConnectionSettingError(ValueError):
@@ -89,8 +87,7 @@ class HubConnection:
     Attributes:
         name: Name of the setting.
         connection_string: Holds a key: never logged, not in the repr.
-        namespace: Fully qualified name of the namespace; it is part of the names of checkpoints.
-        endpoint: `sb://host:port` where a local broker listens; None for the namespace's own address.
+        namespace: Fully qualified name, `host` or (local brokers) `host:port`.
         identity: Who calls.
         ca_file: File of trusted roots, or None for those of certifi.
     """
@@ -98,7 +95,6 @@ class HubConnection:
     name: str
     connection_string: str | None = field(default=None, repr=False)
     namespace: str | None = None
-    endpoint: str | None = None
     identity: Identity | None = None
     ca_file: str | None = None
 
@@ -138,13 +134,11 @@ def parse_hub(name: str, settings: Mapping[str, str]) -> HubConnection:
     ca_file = settings.get(CA_FILE_SETTING) or None
     if text is not None:
         return HubConnection(name=name, connection_string=text, ca_file=ca_file)
-    namespace, endpoint = parts.get("fullyQualifiedNamespace", ""), parts.get("customEndpointAddress")
-    if not _NAMESPACE.fullmatch(namespace):
+    namespace = parts.get("fullyQualifiedNamespace", "")
+    match = _NAMESPACE.fullmatch(namespace)
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
         raise ConnectionSettingError(f"{name}__fullyQualifiedNamespace: a host name such as x.servicebus.windows.net")
-    if endpoint is not None and not _ENDPOINT.fullmatch(endpoint):
-        raise ConnectionSettingError(f"{name}__customEndpointAddress: sb://host:port")
-    identity = parse_identity(name, parts)
-    return HubConnection(name=name, namespace=namespace, endpoint=endpoint, identity=identity, ca_file=ca_file)
+    return HubConnection(name=name, namespace=namespace, identity=parse_identity(name, parts), ca_file=ca_file)
 
 
 def read_parts(name: str, settings: Mapping[str, str], known: frozenset[str]) -> tuple[str | None, dict[str, str]]:
@@ -220,14 +214,15 @@ def hub_options(connection: HubConnection) -> dict[str, Any]:
     """Return the keyword arguments of azure-eventhub's clients for a connection, without hub name and credential.
 
     With a connection string: `conn_str`, for `from_connection_string`. With an identity: `fully_qualified_namespace`
-    and where it listens. The SDK trusts certifi's roots only and ignores `SSL_CERT_FILE`, so they are passed by name.
+    and what the SDK does not find out itself. It trusts certifi's roots only and ignores `SSL_CERT_FILE`, and it
+    ignores a port in the namespace; both have to be passed by name.
     """
     options: dict[str, Any] = {"connection_verify": connection.ca_file} if connection.ca_file else {}
     if connection.connection_string is not None:
         return {"conn_str": connection.connection_string, **options}
-    if connection.endpoint is not None:
+    if connection.namespace is not None and ":" in connection.namespace:
         from azure.eventhub import TransportType  # noqa: PLC0415 - only apps that talk to hubs have it
 
         # Unless told to stay with AMQP, a custom endpoint makes the SDK talk over a web socket.
-        options |= {"custom_endpoint_address": connection.endpoint, "transport_type": TransportType.Amqp}
+        options |= {"custom_endpoint_address": f"sb://{connection.namespace}", "transport_type": TransportType.Amqp}
     return {"fully_qualified_namespace": connection.namespace, **options}

@@ -44,8 +44,7 @@ class RunningBroker:
 
     def settings(self, tls: Certificates) -> dict[str, str]:
         return {
-            "Events__fullyQualifiedNamespace": "localhost",
-            "Events__customEndpointAddress": f"sb://localhost:{self.tls_port}",
+            "Events__fullyQualifiedNamespace": f"localhost:{self.tls_port}",
             "Events__credential": "managedidentity",
             "Events__clientId": CLIENT_ID,
             "SSL_CERT_FILE": str(tls.bundle),

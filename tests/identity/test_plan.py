@@ -59,7 +59,7 @@ def test_settings_hold_no_secret_and_are_those_of_the_cloud_but_for_addresses(tm
     }
     assert made.settings("ingest", hubs=["Events"])["Events__clientId"] != caller["clientId"]
     other = prepare(tmp_path, replace(PORTS, amqps=5679))
-    assert other.settings("score", hubs=["Events"])["Events__customEndpointAddress"] == "sb://localhost:5679"
+    assert other.settings("score", hubs=["Events"])["Events__fullyQualifiedNamespace"] == "localhost:5679"
 
 
 def test_a_second_call_changes_nothing_that_runs(tmp_path: Path) -> None:

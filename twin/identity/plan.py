@@ -118,10 +118,8 @@ class Plan:
         return {f"{kind}ServiceUri": f"https://{NAME}:{port}/{STORAGE_ACCOUNT}" for kind, port in ports.items()}
 
     def _hubs(self) -> dict[str, str]:
-        parts = {"fullyQualifiedNamespace": NAME}
-        if self._ports.amqps != AMQPS_PORT:
-            parts["customEndpointAddress"] = f"sb://{NAME}:{self._ports.amqps}"
-        return parts
+        port = self._ports.amqps
+        return {"fullyQualifiedNamespace": NAME if port == AMQPS_PORT else f"{NAME}:{port}"}
 
     def _postgres(self, who: str) -> dict[str, str]:
         return {"host": NAME, "port": str(self._ports.postgres_tls), "database": self._database, "user": role(who)}
