@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,13 @@ async def reached(condition: Callable[[], object], what: str, timeout_s: float =
         await asyncio.sleep(0.01)
 
 
+async def stop_receiving(consumer: EventHubConsumerClient, task: asyncio.Task[None]) -> None:
+    """Close a consumer; its receive() would notice only after a load-balancing interval."""
+    await consumer.close()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @contextlib.asynccontextmanager
 async def receiving(consumer: EventHubConsumerClient, **options: Any) -> AsyncIterator[Received]:
     """Receive in the background; positions default to the start."""
@@ -165,9 +172,7 @@ async def receiving(consumer: EventHubConsumerClient, **options: Any) -> AsyncIt
     try:
         yield received
     finally:
-        await consumer.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait_for(task, 20)
+        await stop_receiving(consumer, task)
 
 
 class Authority:
@@ -258,6 +263,30 @@ class AsyncTokenCredential:
 
     async def __aexit__(self, *_: object) -> None:
         pass
+
+
+@contextlib.contextmanager
+def collecting(broker: BrokerProcess) -> Iterator[Received]:
+    """Receive everything from the start in a thread of its own: one consumer for many tests, as each takes seconds."""
+    started, stop = threading.Event(), asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+    holder: list[Received] = []
+
+    async def run() -> None:
+        async with receiving(broker.consumer()) as received:
+            loops.append(asyncio.get_running_loop())
+            holder.append(received)
+            started.set()
+            await stop.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    assert started.wait(DEADLINE_S)
+    try:
+        yield holder[0]
+    finally:
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(DEADLINE_S)
 
 
 @dataclass(frozen=True)
