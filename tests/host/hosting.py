@@ -115,8 +115,15 @@ class HostProcess:
 
         found = until(listening, f"listening: {self.log()[before:]}")
         self.port = int(found[1]) if found else 0
-        until(lambda: self.status().get("state") == "Running", "state Running")
+        until(lambda: self.status(**self.admin).get("state") == "Running", "state Running")
         return self
+
+    @property
+    def admin(self) -> dict[str, str]:
+        """Headers for admin routes: the master key if keys are enforced."""
+        if not self.options.get("enforce_keys"):
+            return {}
+        return {"x_functions_key": json.loads(Path(self.options["keys_file"]).read_text())["masterKey"]}
 
     def fails(self, timeout_s: float = 30) -> tuple[int, str]:
         """Spawn a host that must not come up; its exit code and log."""

@@ -101,10 +101,12 @@ class Host:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         self._config.state_dir.mkdir(parents=True, exist_ok=True)
+        # Before the app is imported, so that no edit falls between.
+        watch = Watch(self._config.app_dir, self._config.source) if self._config.watch else None
         listening = bind(self._config.host, self._config.port)
         try:
             await self._start(listening)
-            watching = asyncio.create_task(self._watch(listening)) if self._config.watch else None
+            watching = None if watch is None else asyncio.create_task(self._watch(watch, listening))
             await self._stop.wait()
             self._state = "Stopping"
             log.info("stopping: requests and batches in flight have %g s", self._grace_s())
@@ -140,8 +142,7 @@ class Host:
         os.environ.update(env)
         return await Generation.prepare(config, listening, self.host_id, self._number)
 
-    async def _watch(self, listening: socket.socket) -> None:
-        watch = Watch(self._config.app_dir, self._config.source)
+    async def _watch(self, watch: Watch, listening: socket.socket) -> None:
         while True:
             changed = await watch.changed()
             log.info("reloading: %s changed", ", ".join(changed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def _look(path: Path, seen: _Seen) -> None:
     seen[str(path)] = (found.st_mtime_ns, found.st_size)
 
 
+def _forget_bytecode(paths: list[str]) -> None:
+    """Remove the compiled form of changed modules.
+
+    Python takes it for current when size and whole second of the source agree, so an edit right after a start, of the
+    same length, would be ignored.
+    """
+    for path in paths:
+        if path.endswith(".py"):
+            Path(importlib.util.cache_from_source(path)).unlink(missing_ok=True)
+
+
 class Watch:
     """Compares snapshots; a change counts once it has settled for one interval."""
 
@@ -52,6 +64,7 @@ class Watch:
             )
             self._known = now
             if different:
+                _forget_bytecode(different)
                 return [Path(path).name for path in different]
 
     async def _settled(self) -> _Seen:

@@ -78,7 +78,8 @@ if SCENARIO == "retry":
     @app.retry(strategy="fixed_delay", max_retry_count="2", delay_interval="00:00:01")
     def gives_up(events: List[func.EventHubEvent], context: func.Context) -> None:
         retry = context.retry_context
-        problem = retry.exception.message if retry.retry_count and retry.exception else None
+        cause: Any = getattr(retry, "rpc_exception", None)
+        problem = cause.message if cause else None
         record("try", events, count=retry.retry_count, maximum=retry.max_retry_count, problem=problem)
         if "poison" in events[0].get_body().decode():
             raise ValueError("poison")
