@@ -29,9 +29,7 @@ def source_of(app: str) -> Code:
     return Code(REPOSITORY / "functions" / app)
 
 
-def hosted_app(
-    app: str, code: Code, app_settings: Mapping[str, str], settings: TwinSettings, environment: Mapping[str, str]
-) -> Service:
+def hosted_app(app: str, code: Code, app_settings: Mapping[str, str], settings: TwinSettings) -> Service:
     """An app under the twin's host.
 
     Code from the working tree is watched, so that a change restarts the app; a package cannot change.
@@ -63,7 +61,7 @@ def hosted_app(
         name=app,
         ports={app: port},
         command=[sys.executable, "-m", "twin.host", "--config", str(config_file)],
-        environment=base_environment() | dict(environment),
+        environment=base_environment(),
         probe=lambda: _problem(port),
         log=settings.root / "logs" / f"{app}.log",
         cwd=settings.root,

@@ -5,24 +5,29 @@ from __future__ import annotations
 import shutil
 import ssl
 from pathlib import Path
+from typing import Any
 
 from azure.core.exceptions import AzureError, ResourceExistsError
 from azure.storage.blob import BlobServiceClient
 
-from twin.services.postgres import TlsFiles
-from twin.services.service import Problem, Service, base_environment, http_problem
+from twin.services.service import Problem, Service, TlsFiles, base_environment, http_problem
 from twin.services.settings import CONTAINERS, HOST, TwinSettings
 
 NODE_MODULES = Path(__file__).resolve().parents[1] / "node" / "node_modules"
 
 
 def azurite_service(
-    settings: TwinSettings, tls: TlsFiles | None = None, trust: ssl.SSLContext | None = None
+    settings: TwinSettings,
+    tls: TlsFiles | None = None,
+    *,
+    trust: ssl.SSLContext | None = None,
+    bundle: Path | None = None,
 ) -> Service:
     """Azurite with its data in the state folder.
 
     With `tls` it speaks HTTPS and takes tokens besides keys: audience, issuer and expiry of a token are checked, its
-    signature is not (Azurite's `--oauth basic`). `trust` is what the health check believes.
+    signature is not (Azurite's `--oauth basic`). `trust` and `bundle` are the
+    roots that the health check and the SDK believe in.
     """
     scheme = "http" if tls is None else "https"
     folder = settings.root / "azurite"
@@ -42,18 +47,19 @@ def azurite_service(
         log=settings.root / "logs" / "azurite.log",
         cwd=settings.root,
         prepare=lambda: folder.mkdir(parents=True, exist_ok=True),
-        furnish=lambda: make_containers(settings.storage_connection(scheme)),
+        furnish=lambda: make_containers(settings.storage_connection(scheme), bundle),
         urls={name: f"{scheme}://{HOST}:{port}" for name, port in listeners.items()},
     )
 
 
-def make_containers(connection: str) -> None:
-    """Create the product's blob containers where they are missing.
+def make_containers(connection: str, bundle: Path | None = None) -> None:
+    """Create the product's blob containers where they are missing; `bundle` holds the roots to trust.
 
     Raises:
         OSError: Azurite refuses.
     """
-    with BlobServiceClient.from_connection_string(connection, retry_total=2) as service:
+    options: dict[str, Any] = {"connection_verify": str(bundle)} if bundle else {}
+    with BlobServiceClient.from_connection_string(connection, retry_total=2, **options) as service:
         for name in CONTAINERS:
             try:
                 service.create_container(name)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twin.broker.probe import ProbeFailed, probe
-from twin.services.postgres import TlsFiles
-from twin.services.service import Problem, Service
+from twin.services.service import Problem, Service, TlsFiles
 from twin.services.settings import HOST, HUB_KEY, HUB_KEY_NAME, HUBS, TwinSettings
 
 RETENTION_HOURS = 24

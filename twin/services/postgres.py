@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -26,16 +25,11 @@ _CHILDREN_GRACE_S: Final = 10
 _CAPABILITIES: Final = "+dac_override,+dac_read_search"
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
-    """Certificate and key for TLS, PEM; the key's owner must be the server's user."""
+def postgres_service(settings: TwinSettings) -> Service:
+    """Postgres with database, user and password of the twin.
 
-    certificate: Path
-    key: Path
-
-
-def postgres_service(settings: TwinSettings, tls: TlsFiles | None = None) -> Service:
-    """Postgres with database, user and password of the twin; with `tls`, encrypted connections are offered too."""
+    The wheel's server is built without TLS; a keyless twin has a TLS listener of `twin.identity` in front of it.
+    """
     folder = settings.root / "postgres"
     options = {
         "listen_addresses": HOST,
@@ -45,12 +39,6 @@ def postgres_service(settings: TwinSettings, tls: TlsFiles | None = None) -> Ser
         "log_min_messages": "warning",
         "timezone": "UTC",
     }
-    if tls is not None:
-        options |= {
-            "ssl": "on",
-            "ssl_cert_file": str(folder / "server.crt"),
-            "ssl_key_file": str(folder / "server.key"),
-        }
     arguments = [item for name, value in options.items() for item in ("-c", f"{name}={value}")]
     return Service(
         name="postgres",
@@ -60,7 +48,7 @@ def postgres_service(settings: TwinSettings, tls: TlsFiles | None = None) -> Ser
         probe=lambda: _problem(settings),
         log=settings.root / "logs" / "postgres.log",
         cwd=settings.root,
-        prepare=lambda: _prepare(folder, tls),
+        prepare=lambda: _prepare(folder),
         furnish=lambda: _furnish(settings),
         urls={"postgres": settings.database_dsn()},
         gentle=signal.SIGINT,  # fast shutdown: SIGTERM would wait for clients to leave
@@ -105,8 +93,8 @@ def admin_dsn(settings: TwinSettings, database: str = "postgres") -> str:
     return f"postgresql://{ADMIN}:{DATABASE_PASSWORD}@{HOST}:{settings.postgres}/{database}"
 
 
-def _prepare(folder: Path, tls: TlsFiles | None) -> None:
-    """Create the cluster, whole or not at all; refresh the TLS files."""
+def _prepare(folder: Path) -> None:
+    """Create the cluster, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     _own(folder)
     if not (folder / "data").exists():
@@ -126,11 +114,6 @@ def _prepare(folder: Path, tls: TlsFiles | None) -> None:
             raise OSError(f"Postgres {_MAJOR} is needed, not {version}")
         partial.rename(folder / "data")
     _forget_dead_server(folder / "data")
-    if tls is not None:
-        for source, name in ((tls.certificate, "server.crt"), (tls.key, "server.key")):
-            shutil.copyfile(source, folder / name)
-            (folder / name).chmod(0o600)
-            _own(folder / name)
 
 
 def _forget_dead_server(data: Path) -> None:

@@ -29,6 +29,14 @@ def base_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """A server's certificate and key, PEM."""
+
+    certificate: Path
+    key: Path
+
+
 def no_action() -> None:
     """Nothing to prepare or furnish."""
 

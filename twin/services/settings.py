@@ -56,6 +56,7 @@ class TwinSettings(BaseModel):
     amqp: Port = Field(default=5672, alias="TWIN_PORT_AMQP", ge=1, le=65535)
     amqps: Port = Field(default=5671, alias="TWIN_PORT_AMQPS", ge=1, le=65535)
     postgres: Port = Field(default=5433, alias="TWIN_PORT_POSTGRES", ge=1, le=65535)
+    postgres_tls: Port = Field(default=5434, alias="TWIN_PORT_POSTGRES_TLS", ge=1, le=65535)
     identity: Port = Field(default=7070, alias="TWIN_PORT_IDENTITY", ge=1, le=65535)
     score: Port = Field(default=7071, alias="TWIN_PORT_SCORE", ge=1, le=65535)
     ingest: Port = Field(default=7072, alias="TWIN_PORT_INGEST", ge=1, le=65535)
