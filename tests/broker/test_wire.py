@@ -14,7 +14,7 @@ import pytest
 from azure.eventhub import EventData
 
 from tests.broker.support import BrokerProcess, until
-from tests.broker.wire import WireClient, event
+from tests.broker.wire import WireClient, condition, event
 from twin.broker import codec
 from twin.broker.codec import NULL
 from twin.broker.framing import AMQP_HEADER, EMPTY_FRAME, SASL_HEADER, frame
@@ -27,13 +27,6 @@ READ = "tx/ConsumerGroups/$Default/Partitions/{}"
 def last_sequence(broker: BrokerProcess, partition: str) -> int:
     with broker.producer() as producer:
         return int(producer.get_partition_properties(partition)["last_enqueued_sequence_number"])
-
-
-def condition(said_fields: list[object]) -> str:
-    error = said_fields[-1]
-    assert isinstance(error, codec.Described)
-    assert isinstance(error.value, list)
-    return str(error.value[0])
 
 
 def test_the_probe_names_product_and_version(broker: BrokerProcess) -> None:

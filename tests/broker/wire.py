@@ -195,3 +195,11 @@ def sas(resource: str, life_s: float = 600, key: str = KEY, name: str = KEY_NAME
 def event(body: bytes = b"x") -> bytes:
     """The encoding of a smallest event."""
     return codec.described(0x75, codec.binary(body))
+
+
+def condition(said_fields: list[object]) -> str:
+    """The condition of the error that ends a detach, close or rejection."""
+    error = said_fields[-1]
+    assert isinstance(error, Described)
+    assert isinstance(error.value, list)
+    return str(error.value[0])
