@@ -7,7 +7,7 @@ as libpq reads it, `<NAME>__<part>` names server and identity and holds no secre
 | --- | --- |
 | `host`, `port` | the server; port 5432 unless given |
 | `database`, `user` | the user is the database role of the identity |
-| `sslMode` | `verify-full` (default) or `require` |
+| `sslMode` | `verify-full` (default) or `require` (checks the authority, not the name) |
 | `sslRootCert` | file of trusted roots; else `SSL_CERT_FILE`, else those of certifi |
 | `credential`, `clientId` | as for every connection |
 

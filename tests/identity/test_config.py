@@ -44,7 +44,16 @@ def run(file: Path) -> subprocess.CompletedProcess[str]:
         ({"postgres": []}, "postgres: must be an object or null"),
         ({"postgres": {"roles": {}}}, "postgres.admin_dsn: missing"),
         ({"postgres": {"admin_dsn": "x", "roles": {SCORE["client_id"]: 'a"b'}}}, "postgres.roles: must be"),
-        ({"postgres": {"admin_dsn": "x", "roles": {servers.TENANT: "a"}}}, "is not the client_id of an identity"),
+        ({"postgres": {"admin_dsn": "port=1", "roles": {servers.TENANT: "a"}}}, "is not the client_id of an identity"),
+        ({"postgres": {"admin_dsn": "secret text", "roles": {}}}, "postgres.admin_dsn: must be a Postgres connection"),
+        (
+            {"postgres": {"admin_dsn": "port=1", "roles": {SCORE["client_id"]: "a", INGEST["client_id"]: "a"}}},
+            "postgres.roles: two identities have the same role",
+        ),
+        (
+            {"postgres": {"admin_dsn": "port=1", "roles": {}, "member_of": ""}},
+            "postgres.member_of: must be a role name",
+        ),
         ({"postgres": {"admin_dsn": "x", "roles": {}, "tls": {"port": 0}}}, "postgres.tls.certificate: missing"),
         ({"colour": "red"}, "colour: unknown"),
     ],

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -144,6 +147,13 @@ def _is_roles(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_uuid(client_id) and _is_role(role) for client_id, role in value.items())
 
 
+def _is_dsn(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(conninfo_to_dict(value))
+    except psycopg.ProgrammingError:
+        return False
+
+
 _TEXT: Final = _Rule("a text that is not empty", lambda value: isinstance(value, str) and bool(value))
 _FILE: Final = _Rule("a file that exists", lambda value: isinstance(value, str) and Path(value).is_file())
 _UUID: Final = _Rule("a UUID", _is_uuid)
@@ -170,7 +180,7 @@ _IDENTITY_RULES: Final = {
     "resources": _Rule("a list of texts, or null for every resource", _is_resources),
 }
 _POSTGRES_RULES: Final = {
-    "admin_dsn": _TEXT,
+    "admin_dsn": _Rule("a Postgres connection string", _is_dsn),
     "roles": _Rule("an object of client id to role name (lower case)", _is_roles),
     "member_of": _Rule("a role name (lower case) or null", lambda value: value is None or _is_role(value)),
     "tls": _OBJECT_OR_NULL,
@@ -266,6 +276,9 @@ def _check_relations(identities: tuple[Identity, ...], postgres: dict[str, Any] 
             for client_id in postgres["roles"]
             if client_id.lower() not in known
         ]
+        if len(set(postgres["roles"].values())) != len(postgres["roles"]):
+            # Two identities have two tokens, and a role has one password.
+            problems.append("postgres.roles: two identities have the same role")
 
 
 def _identity(fields: dict[str, Any]) -> Identity:

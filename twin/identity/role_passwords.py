@@ -42,17 +42,19 @@ class RolePasswords:
         """Say whether a token for `resource` is a password: a role is mapped to the identity."""
         return resource.rstrip("/") == RESOURCE and identity.client_id in self._postgres.roles
 
-    async def token(self, identity: Identity, resource: str) -> Token:
+    async def token(self, identity: Identity) -> Token:
         """Return the current token once it is the password of the identity's role. A missing role is created.
 
-        The password is set each time, though it is mostly the same: the database may have been made anew meanwhile.
+        It is the same whether a caller writes the resource with a slash at its end or without: there is one password.
+
+        It is set each time, though it is mostly the same: the database may have been made anew meanwhile.
 
         Raises:
             psycopg.Error: The database cannot be reached or refuses.
         """
         # The lock spans choosing and setting: else a slow request of the last period could put its token back.
         async with self._lock:
-            token = self._issuer.token(identity, resource, time.time())
+            token = self._issuer.token(identity, RESOURCE, time.time())
             await asyncio.sleep(token.issued_at + self._issuer.settle_s(SETTLE_S) - time.time())
             await self._set_password(self._postgres.roles[identity.client_id], token)
             return token

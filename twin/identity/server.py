@@ -131,11 +131,13 @@ class Endpoint:
         if self._passwords is None or not self._passwords.is_for(identity, resource):
             return self._issuer.token(identity, resource, time.time())
         try:
-            return await self._passwords.token(identity, resource)
+            return await self._passwords.token(identity)
         except psycopg.Error as error:
             # Only its kind: the text of a failed statement may quote the statement.
-            _LOG.error("the password of %s cannot be set: %s", identity.name, type(error).__name__)
-            raise _RefusalError(500, "The database whose password is the token does not answer.") from error
+            _LOG.error("no password for %s: %s, SQLSTATE %s", identity.name, type(error).__name__, error.sqlstate)
+            raise _RefusalError(
+                500, "The database whose password is the token cannot be reached or refuses."
+            ) from error
 
 
 def _attribute(identity: Identity, key: str) -> str | None:
