@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,9 +38,6 @@ def azurite(tmp_path_factory: pytest.TempPathFactory, tls: Certificates) -> Iter
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[RunningPostgres]:
     # Not pytest's folder: it is closed to other users, and Postgres does not run as root.
-    import tempfile
-    from pathlib import Path
-
     with tempfile.TemporaryDirectory(prefix="tollgate-identity-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         with servers.postgres(Path(folder) / "postgres") as running:

@@ -19,6 +19,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,19 +209,8 @@ def postgres(folder: Path) -> Iterator[RunningPostgres]:
     data, password = folder / "data", secrets.token_hex(12)
     secret = folder / "password"
     secret.write_text(password)
-    init = [
-        str(binaries / "initdb"),
-        "-D",
-        str(data),
-        "-U",
-        "twin",
-        "--auth=scram-sha-256",
-        f"--pwfile={secret}",
-        "-N",
-        "-E",
-        "UTF8",
-    ]
-    subprocess.run(init, check=True, capture_output=True, cwd=folder, timeout=120, **options)
+    init = [str(binaries / "initdb"), "-D", str(data), "-U", "twin", "--auth=scram-sha-256", f"--pwfile={secret}"]
+    subprocess.run([*init, "-N", "-E", "UTF8"], check=True, capture_output=True, cwd=folder, timeout=120, **options)
     port, log = free_port(), folder / "postgres.log"
     # Statements are logged so that the tests can look for secrets in them.
     settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", "fsync": "off"}
@@ -251,6 +241,4 @@ def _postgres_binaries() -> Path:
 
 def make_certificates(folder: Path) -> Certificates:
     """Return certificates as of now."""
-    from datetime import UTC, datetime
-
     return certificates.ensure(folder, datetime.now(UTC))

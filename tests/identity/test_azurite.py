@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import certifi
 import jwt
 import pytest
 from azure.core.credentials import AccessToken
@@ -77,8 +78,6 @@ def test_a_process_needs_its_environment_and_nothing_else(
 def test_public_roots_alone_do_not_trust_azurite(
     azurite: RunningAzurite, endpoint: RunningEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import certifi
-
     for name, value in {**endpoint.environment, "REQUESTS_CA_BUNDLE": certifi.where()}.items():
         monkeypatch.setenv(name, value)
     connection = connections.parse_storage("Store", settings(azurite.url))

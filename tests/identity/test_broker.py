@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import certifi
 import jwt
 import pytest
 from azure.core.credentials import AccessToken
@@ -200,8 +201,6 @@ def test_the_broker_refuses_tokens_that_are_not_for_it(
 def test_public_roots_alone_do_not_trust_the_broker(
     running: RunningBroker, endpoint: RunningEndpoint, tls: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import certifi
-
     set_environment(monkeypatch, endpoint, tls)
     options = running.options(tls, retry_total=0) | {"connection_verify": certifi.where()}
     with (

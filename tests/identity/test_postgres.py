@@ -17,6 +17,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import certifi
 import jwt
 import psycopg
 import pytest
@@ -135,8 +136,6 @@ def test_an_identity_without_a_role_gets_a_token_that_opens_nothing(
 
 
 def test_a_server_that_is_not_trusted_gets_no_token(running: RunningEndpoint, role: str) -> None:
-    import certifi
-
     connection = parse_postgres("Db", settings(running, role, sslRootCert=certifi.where()))
     with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
         connect(connection, application_name="score")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import jwt
 import pytest
+from azure.identity._constants import DEFAULT_REFRESH_OFFSET
 
 from tests.identity.servers import ISSUER, TENANT
 from twin.identity import signing
@@ -79,8 +80,6 @@ def test_each_identity_and_resource_has_its_own(key: signing.SigningKey) -> None
 
 
 def test_the_margin_is_that_of_azure_identity() -> None:
-    from azure.identity._constants import DEFAULT_REFRESH_OFFSET
-
     assert margin_s(3600) == DEFAULT_REFRESH_OFFSET == 300
     assert margin_s(10) == 5
 
