@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import subprocess
@@ -30,6 +31,13 @@ def start_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         assert "Traceback" not in running.log(), running.log()
 
 
+@pytest.fixture(autouse=True)
+def collect_leaks() -> Iterator[None]:
+    """Let sockets that the SDK leaves open on a broken connection be found within the test that broke it."""
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
 def broker(start_broker: Callable[..., BrokerProcess]) -> BrokerProcess:
     """The broker of this test file."""
@@ -49,7 +57,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     assert binary.exists(), "Azurite is not installed: run `make setup`"
     port = free_port()
     command = [str(binary), "--blobPort", str(port), "--location", str(directory), "--silent", "--skipApiVersionCheck"]
-    command += ["--loose", "--inMemoryPersistence"]
+    command += ["--loose"]
     with (directory / "azurite.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "NODE_NO_WARNINGS": "1"})
     try:
