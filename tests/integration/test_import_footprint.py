@@ -12,6 +12,7 @@ import pytest
 from twin.services.settings import APPS
 
 ROOT = Path(__file__).resolve().parents[2]
+# Not aiohttp: azure-core loads it wherever it is installed, and in a package it is not.
 NEVER = {
     "aiohttp",
     "mlflow",
