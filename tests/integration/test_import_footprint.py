@@ -13,19 +13,7 @@ from twin.services.settings import APPS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Not aiohttp: azure-core loads it wherever it is installed, and in a package it is not.
-NEVER = {
-    "aiohttp",
-    "mlflow",
-    "pandas",
-    "pyarrow",
-    "scipy",
-    "shap",
-    "sklearn",
-    "sqlalchemy",
-    "twin",
-    "uvicorn",
-    "xgboost",
-}
+NEVER = {"mlflow", "pandas", "pyarrow", "scipy", "shap", "sklearn", "sqlalchemy", "twin", "uvicorn", "xgboost"}
 
 
 @pytest.mark.parametrize("app", APPS)
