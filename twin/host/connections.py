@@ -20,6 +20,7 @@ from twin.host.bindings import (
     HubTrigger,
 )
 from twin.host.errors import BrokenApp
+from twin.host.hostjson import ClientRetry
 
 if TYPE_CHECKING:
     from azure.core.credentials_async import AsyncTokenCredential
@@ -41,10 +42,12 @@ class Connections:
 
     Args:
         settings: The app's environment.
+        retry: How hub clients repeat what was not answered.
     """
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], retry: ClientRetry) -> None:
         self._settings = settings
+        self._retry = retry
         self._clients: dict[tuple[str, ...], Any] = {}
         self._credentials: dict[str, AsyncTokenCredential] = {}
 
@@ -153,7 +156,13 @@ class Connections:
         from azure.eventhub import TransportType  # noqa: PLC0415  (slow to import)
 
         section = self._section(name)
-        options.update(_tls_trust())
+        options.update(
+            _tls_trust(),
+            retry_mode=self._retry.mode,
+            retry_total=self._retry.maximum_retries,
+            retry_backoff_factor=self._retry.delay_s,
+            retry_backoff_max=self._retry.maximum_delay_s,
+        )
         text = self._settings.get(name)
         if text:
             return kind.from_connection_string(text, eventhub_name=hub, **options)

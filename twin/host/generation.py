@@ -80,7 +80,7 @@ class Generation:
         self.functions: dict[str, Function] = {}
         self.keyring: Keyring | None = None
         self.env = settings.environment(config.settings, str(config.app_dir))
-        self.connections = Connections(self.env)
+        self.connections = Connections(self.env, hostjson.hubs.client_retry)
         self.listeners: list[Listener] = []
         self._outputs = Outputs(self.connections)
         self._admin_answer: AdminAnswer = _no_admin

@@ -75,6 +75,8 @@ HUBS = frozenset(
     }
 )
 
+RETRY = frozenset({"mode", "tryTimeout", "delay", "maximumDelay", "maximumRetries"})
+
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
@@ -84,6 +86,16 @@ class HttpOptions:
     max_outstanding: int | None = None
     max_concurrent: int | None = None
     custom_headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClientRetry:
+    """`extensions.eventHubs.clientRetryOptions`: how the SDK repeats what the broker did not answer; seconds."""
+
+    mode: Literal["exponential", "fixed"] = "exponential"
+    delay_s: float = 0.8
+    maximum_delay_s: float = 60.0
+    maximum_retries: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +114,7 @@ class HubOptions:
     prefetch: int = 300
     start: Literal["fromStart", "fromEnd", "fromEnqueuedTime"] = "fromStart"
     start_time_utc: str | None = None
+    client_retry: ClientRetry = field(default_factory=ClientRetry)
     balance_interval_s: float = 2.0
     ownership_expiry_s: float = 10.0
 
@@ -227,7 +240,17 @@ def _hubs(section: _Section) -> HubOptions:
         section.problem("webProxy", "is not supported by this host")
     if section.values.get("enableCheckpointing") is False:
         section.problem("enableCheckpointing", "switching checkpoints off is not supported by this host")
+    retry = section.section("clientRetryOptions")
+    retry.refuse_unknown(RETRY)
+    mode = retry.text("mode", "exponential", lambda text: text.lower() in {"exponential", "fixed"}, "unknown mode")
+    retry.span("tryTimeout", 60.0, 0.001, 86400)
     options = HubOptions(
+        client_retry=ClientRetry(
+            mode="fixed" if mode.lower() == "fixed" else "exponential",
+            delay_s=retry.span("delay", 0.8, 0.001, 300),
+            maximum_delay_s=retry.span("maximumDelay", 60.0, 0, 86400),
+            maximum_retries=retry.integer("maximumRetries", 3, 0, 100),
+        ),
         max_batch=section.integer("maxEventBatchSize", 100, 1, 2**31 - 1),
         min_batch=section.integer("minEventBatchSize", 1, 1, 2**31 - 1),
         max_wait_s=section.span("maxWaitTime", 60.0, 0, 600),
