@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, strategies
 
 from tests.identity import servers
 from tests.identity.servers import INGEST, ROOT, SCORE
@@ -32,6 +33,7 @@ def run(file: Path) -> subprocess.CompletedProcess[str]:
         ({"port": True}, "port: must be a port from 0 to 65535"),
         ({"header": "short"}, "header: must be a secret of at least 16 characters"),
         ({"issuer": "sts.windows.net"}, "issuer: must be an https:// address"),
+        ({"issuer": "https://["}, "issuer: must be an https:// address"),
         ({"tenant_id": "tenant"}, "tenant_id: must be a UUID"),
         ({"key_file": "nowhere.pem"}, "key_file: must be a file that exists"),
         ({"token_lifetime_s": 3}, "token_lifetime_s: must be whole seconds, 4 to 86400"),
@@ -63,6 +65,31 @@ def test_what_is_wrong_is_named(tmp_path: Path, changes: dict[str, Any], problem
         config.parse(servers.endpoint_config(tmp_path, **changes))
     assert any(text.startswith(problem) or problem in text for text in error.value.problems), error.value.problems
     assert len(error.value.problems) == len(set(error.value.problems))
+
+
+JSON = strategies.recursive(
+    strategies.none() | strategies.booleans() | strategies.integers() | strategies.floats() | strategies.text(),
+    lambda inner: strategies.lists(inner) | strategies.dictionaries(strategies.text(), inner),
+    max_leaves=6,
+)
+VALID = {"port": 0, "admin_dsn": "port=1", "roles": {}, "server_host": "::1", "server_port": 1} | INGEST
+
+
+@given(part=strategies.sampled_from(["", "identities", "postgres", "tls"]), changes=strategies.data())
+def test_whatever_is_in_the_file_has_an_answer(part: str, changes: strategies.DataObject) -> None:
+    raw: dict[str, Any] = {key: VALID.get(key, "x") for key in config.Config.__dataclass_fields__}
+    raw |= {"identities": [dict(INGEST)], "postgres": {"admin_dsn": "port=1", "roles": {}}}
+    raw["postgres"]["tls"] = {"port": 1, "certificate": "x", "key": "\0", "server_host": "::1", "server_port": 1}
+    inside = {"": raw, "identities": raw["identities"][0], "postgres": raw["postgres"], "tls": raw["postgres"]["tls"]}
+    inside[part] |= changes.draw(strategies.dictionaries(strategies.sampled_from(sorted(inside[part])), JSON))
+    with pytest.raises(ConfigError):
+        config.parse(raw)
+
+
+@pytest.mark.parametrize("raw", [None, 1, "text", [], {}])
+def test_what_is_no_configuration_at_all_is_refused(raw: object) -> None:
+    with pytest.raises(ConfigError):
+        config.parse(raw)
 
 
 def test_the_command_names_all_problems_and_no_secret(tmp_path: Path) -> None:

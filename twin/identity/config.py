@@ -132,7 +132,10 @@ def _is_int(value: Any, allowed: range) -> bool:
 
 
 def _is_https(value: Any) -> bool:
-    return isinstance(value, str) and urlsplit(value).scheme == "https" and bool(urlsplit(value).netloc)
+    try:
+        return isinstance(value, str) and urlsplit(value).scheme == "https" and bool(urlsplit(value).netloc)
+    except ValueError:
+        return False
 
 
 def _is_resources(value: Any) -> bool:
