@@ -101,7 +101,7 @@ def _show_journey(journey: Journey) -> None:
 
 def _send_malformed(app_settings: dict[str, str], storage: str) -> dict[str, Any] | None:
     send("transactions", [MALFORMED], app_settings)
-    _out.print(f"  sent: {MALFORMED.decode()}", markup=False)
+    _out.print(f"  sent: {MALFORMED.decode()}", markup=False, soft_wrap=True)
     deadline = time.monotonic() + _WAIT_S
     with BlobServiceClient.from_connection_string(storage) as service:
         container = service.get_container_client("dead-letters")

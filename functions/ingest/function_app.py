@@ -5,23 +5,11 @@ from typing import List
 import azure.functions as func
 
 from shared.bootstrap import ingest_app
-from shared.entrypoints import eventhub_ingest, http_health
+from shared.entrypoints import eventhub_ingest
+from shared.entrypoints.health_routes import health_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
-
-
-@app.function_name("health_live")
-@app.route(route="health/live", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-async def health_live(req: func.HttpRequest) -> func.HttpResponse:
-    """Is the process alive."""
-    return http_health.live(req)
-
-
-@app.function_name("health_ready")
-@app.route(route="health/ready", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-def health_ready(req: func.HttpRequest) -> func.HttpResponse:
-    """Can the app take events."""
-    return http_health.ready(req, ingest_app().dependencies)
+app.register_functions(health_routes(lambda: ingest_app().dependencies))
 
 
 # Without limit, because the platform moves its checkpoint on when retries are used up.

@@ -3,23 +3,11 @@
 import azure.functions as func
 
 from shared.bootstrap import score_app
-from shared.entrypoints import http_health, http_probes
+from shared.entrypoints import http_probes
+from shared.entrypoints.health_routes import health_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
-
-
-@app.function_name("health_live")
-@app.route(route="health/live", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-async def health_live(req: func.HttpRequest) -> func.HttpResponse:
-    """Is the process alive."""
-    return http_health.live(req)
-
-
-@app.function_name("health_ready")
-@app.route(route="health/ready", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
-def health_ready(req: func.HttpRequest) -> func.HttpResponse:
-    """Can the app serve."""
-    return http_health.ready(req, score_app().dependencies)
+app.register_functions(health_routes(lambda: score_app().dependencies))
 
 
 @app.function_name("probe_receipt")
