@@ -255,3 +255,12 @@ def test_json_log_lines(new_host: StartHost, tmp_path: Path) -> None:
     entry = next(json.loads(line) for line in host.log().splitlines() if '"listening on' in line)
     assert entry["level"] == "INFO"
     assert entry["process"] == "host"
+
+
+def test_stop_during_the_import_is_clean(new_host: StartHost, tmp_path: Path) -> None:
+    code = APP + "import pathlib\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(30)\n"
+    app_dir = write_app(tmp_path / "app", code)
+    host = new_host(app_dir, {}).spawn()
+    until(lambda: (app_dir / "pid").exists() and (app_dir / "pid").read_text(), "the import begins")
+    assert host.stop(10) == 0
+    assert not alive(int((app_dir / "pid").read_text()))

@@ -17,7 +17,7 @@ from twin.host.config import HostConfig
 from twin.host.connections import Connections
 from twin.host.errors import BindingFailed, BrokenApp, WorkerLost
 from twin.host.hostjson import HostJson, load_hostjson
-from twin.host.ipc import Json, Payload
+from twin.host.ipc import Json, Payload, RemoteError
 from twin.host.keyring import Keyring, load_or_create
 from twin.host.outputs import Outputs
 from twin.host.pool import Pool
@@ -101,8 +101,8 @@ class Generation:
             generation = cls(config, hostjson, listening, host_id, number)
         except ValueError as problem:
             raise BrokenApp([str(problem)]) from problem
-        found = await generation.pool.load()
         try:
+            found = await generation.pool.load()
             functions = parse_functions(found, generation.env, hostjson)
             generation.functions = {function.name: function for function in functions}
             generation.connections.check(functions)
@@ -129,10 +129,13 @@ class Generation:
         """Whether all workers and listeners are up."""
         return self.pool.all_ready and all(listener.ready for listener in self.listeners)
 
-    async def stop(self, grace_s: float) -> None:
-        """Stop accepting, finish what runs, release what is held."""
+    async def stop_listening(self, grace_s: float) -> None:
+        """Stop accepting connections, end timers and consumers after what they run, release what they hold."""
         await self.pool.close()
         await asyncio.gather(*(listener.stop(grace_s) for listener in self.listeners))
+
+    async def drain(self, grace_s: float) -> None:
+        """End the workers after what they run, then close the connections."""
         await self.pool.drain(grace_s)
         await self.connections.close()
 
@@ -160,6 +163,8 @@ class Generation:
         except WorkerLost as problem:
             self._failed(function, invocation_id, str(problem), "")
             return Result(str(problem), lost=True)
+        except RemoteError as problem:
+            return self._failed(function, invocation_id, str(problem), "")
         error = answer.body.get("error")
         if error is not None:
             return self._failed(function, invocation_id, str(error), str(answer.body.get("stack")))

@@ -109,11 +109,13 @@ class Host:
             watching = None if watch is None else asyncio.create_task(self._watch(watch, listening))
             await self._stop.wait()
             self._state = "Stopping"
-            log.info("stopping: requests and batches in flight have %g s", self._grace_s())
+            log.info("stopping: what is in flight may end")
             if watching is not None:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
-            await self._current().stop(self._grace_s())
+            if self._generation is not None:
+                await self._generation.stop_listening(self._grace_s())
+                await self._generation.drain(self._grace_s())
             log.info("stopped")
         finally:
             listening.close()
@@ -123,6 +125,10 @@ class Host:
         stopping = asyncio.create_task(self._stop.wait())
         await asyncio.wait({preparing, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        if not preparing.done():  # told to stop while the app is still being imported
+            preparing.cancel()
+            await asyncio.gather(preparing, return_exceptions=True)
+            return
         generation = await preparing
         self._generation = generation
         start_listening(listening)
@@ -159,8 +165,9 @@ class Host:
         new = await self._prepare(config, listening)
         await new.serve(self._admin.answer)
         self._generation = new
-        await old.stop(self._grace_s())
+        await old.stop_listening(self._grace_s())
         await new.listen()
+        await old.drain(self._grace_s())
         log.info("reloaded: generation %d serves %s", self._number, ", ".join(sorted(new.functions)))
 
     def _current(self) -> Generation:

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -222,6 +223,14 @@ def _http(section: _Section) -> HttpOptions:
     )
 
 
+def _is_moment(value: object) -> bool:
+    try:
+        datetime.fromisoformat(str(value))
+    except ValueError:
+        return False
+    return True
+
+
 def _hubs(section: _Section) -> HubOptions:
     section.refuse_unknown(HUBS)
     offsets = section.section("initialOffsetOptions")
@@ -233,6 +242,8 @@ def _hubs(section: _Section) -> HubOptions:
     moment = offsets.values.get("enqueuedTimeUtc")
     if start == "fromEnqueuedTime" and not isinstance(moment, str):
         offsets.problem("enqueuedTimeUtc", "is required with type fromEnqueuedTime")
+    elif moment is not None and not _is_moment(moment):
+        offsets.problem("enqueuedTimeUtc", f"must be a time such as 2026-01-01T00:00:00Z, not {moment!r}")
     transport = section.values.get("transportType", "amqpTcp")
     if transport != "amqpTcp":
         section.problem("transportType", f"only amqpTcp is supported by this host, not {transport!r}")

@@ -156,7 +156,11 @@ class Pool:
             await self._replace(slot)
 
     async def _replace(self, slot: int) -> None:
-        worker = await self._start(slot)
+        try:
+            worker = await self._start(slot)
+        except OSError:
+            log.exception("a new worker could not be started")
+            return
         self._workers[slot] = worker
         try:
             await worker.loaded()

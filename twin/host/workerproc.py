@@ -59,7 +59,6 @@ class WorkerProcess:
         self.name = name
         self.process = process
         self.ready = False
-        self.running = 0
         self._answer = answer
         self._channel: Channel
         self._loaded: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
@@ -125,14 +124,12 @@ class WorkerProcess:
 
         Raises:
             WorkerLost: the process ended before it answered.
+            RemoteError: it could not run the function or pass on what came out.
         """
-        self.running += 1
         try:
             return await self._channel.ask("invoke", body, blobs)
-        except (ChannelClosed, RemoteError) as problem:
+        except ChannelClosed as problem:
             raise WorkerLost(f"worker {self.name} was lost while it ran {body.get('function')}: {problem}") from problem
-        finally:
-            self.running -= 1
 
     async def close(self) -> None:
         """Let it stop accepting connections; what runs goes on."""

@@ -193,9 +193,9 @@ class HubListener:
         if not ended:
             return
         partition.batches += 1
-        if partition.batches >= self._options.checkpoint_every:
+        if partition.batches >= self._options.checkpoint_every or ended < len(batch):
             partition.batches = 0
-            await self._checkpoint(context, batch[-1])
+            await self._checkpoint(context, batch[ended - 1])
 
     async def _checkpoint(self, context: PartitionContext, last: EventData) -> None:
         """Note how far the partition is done; storage that is away for a moment must not bring the batch again."""
@@ -210,17 +210,17 @@ class HubListener:
             else:
                 return
 
-    async def _run_function(self, partition: str, events: list[Event]) -> bool:
-        """Run the function over a batch; False if the host stopped before the end."""
+    async def _run_function(self, partition: str, events: list[Event]) -> int:
+        """Run the function over a batch; how many events are done, fewer than all if the host stopped first."""
         if self._trigger.many:
             value, metadata = many_payload(self._trigger, partition, events)
-            return await self._attempts(value, metadata, {"PartitionId": partition})
-        for event in events:
+            return len(events) if await self._attempts(value, metadata, {"PartitionId": partition}) else 0
+        for done, event in enumerate(events):
             value, metadata = one_payload(self._trigger, partition, event)
             data: dict[str, object] = {"SequenceNumber": event.sequence_number, "Offset": event.offset}
             if self._stopping.is_set() or not await self._attempts(value, metadata, data):
-                return False
-        return True
+                return done
+        return len(events)
 
     async def _attempts(self, value: TypedData, metadata: Metadata, data: dict[str, object]) -> bool:
         async def invoke(attempt: Attempt) -> Result:

@@ -68,6 +68,8 @@ def prepare_path(app_dir: str, site_packages: str | None, site_dirs: Sequence[st
     if site_packages is not None:
         sys.meta_path.insert(0, LentModules(site_dirs, twin_dir))
         sys.path.insert(0, site_packages)
+    elif importlib.util.find_spec("twin") is None:  # the host runs from a checkout that is not installed
+        sys.path.append(os.path.dirname(twin_dir))  # noqa: PTH120  (pathlib is slow to import)
     sys.path.insert(0, app_dir)
     os.chdir(app_dir)
 

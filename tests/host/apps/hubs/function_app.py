@@ -13,7 +13,7 @@ from typing import Any, List
 import azure.functions as func
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
-SCENARIO = os.environ["SCENARIO"]
+SCENARIO = os.environ.get("SCENARIO")
 MANY, ONE = func.Cardinality.MANY, func.Cardinality.ONE
 
 
