@@ -40,6 +40,8 @@ def meaning(error: AzureError, doing: str) -> TollgateError:
     A missing container or a refused login is a broken installation, not something the next attempt mends. Whatever is
     unknown counts as passing: retrying costs time, giving up costs an event.
     """
+    if _no_token(error):
+        return Transient(f"{doing}: no token could be had now")
     if isinstance(error, ClientAuthenticationError):
         return BrokenInvariant(f"{doing}: the login was refused ({_code(error)})")
     if isinstance(error, ResourceNotFoundError):
@@ -51,6 +53,14 @@ def meaning(error: AzureError, doing: str) -> TollgateError:
             return Transient(f"{doing}: the service answered {error.status_code} ({_code(error)})")
         return BrokenInvariant(f"{doing}: the service refused with {error.status_code} ({_code(error)})")
     return Transient(f"{doing}: {type(error).__name__}")
+
+
+def _no_token(error: AzureError) -> bool:
+    """Whether the identity endpoint failed, rather than the service refusing the token.
+
+    By name, because importing azure-identity costs an app with connection strings 150 ms.
+    """
+    return any(kind.__name__ == "CredentialUnavailableError" for kind in type(error).__mro__)
 
 
 def _code(error: HttpResponseError) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from azure.core import exceptions as azure_errors
+from azure.identity import CredentialUnavailableError
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
 from shared.adapters.blob_container import BlobContainerDependency
@@ -145,6 +146,11 @@ def test_every_error_of_the_sdk_has_a_meaning(kind: type[azure_errors.AzureError
     else:
         azure_errors.AzureError.__init__(error, "made for a test")
     assert type(meaning(error, "testing")) in {Transient, BrokenInvariant}
+
+
+def test_an_identity_endpoint_that_fails_is_transient_and_a_refused_token_is_not() -> None:
+    assert type(meaning(CredentialUnavailableError(message="no answer"), "testing")) is Transient
+    assert type(meaning(azure_errors.ClientAuthenticationError("refused"), "testing")) is BrokenInvariant
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,6 @@ def _healthy(status: int, body: str) -> Problem:
     if status == 200:
         return ""
     try:
-        return str(json.loads(body))
-    except ValueError:
+        return str(json.loads(body)["problem"])
+    except (ValueError, KeyError, TypeError):
         return f"health answered {status}"
