@@ -40,7 +40,8 @@ def hosted_app(app: str, code: Code, app_settings: Mapping[str, str], settings: 
     config = {
         "app_dir": str(code.app_dir),
         "site_packages": str(code.site_packages) if code.site_packages else None,
-        "settings": dict(app_settings),
+        # Locks, schedules and checkpoints belong to the app, not to the folder it happens to lie in.
+        "settings": {"AzureFunctionsWebHost__hostid": f"tollgate-{app}", **app_settings},
         "host": HOST,
         "port": port,
         "watch": code.site_packages is None,
