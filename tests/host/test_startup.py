@@ -148,14 +148,20 @@ def test_taken_port_exits_3_and_is_named(new_host: StartHost, app_dir: Path) -> 
             "app setting AzureWebJobsStorage: is required",
         ),
         (
+            EMPTY + "@app.route()\n@app.queue_output('q', queue_name='q', connection='BAD')\n"
+            "def f(req: func.HttpRequest, q: func.Out[str]) -> str: ...\n",
+            "app setting BAD: is no connection string",
+        ),
+        (
             EMPTY + "@app.route(route='a/{x:colour}')\ndef f(req: func.HttpRequest) -> str: ...\n",
             "route constraint 'colour' is not supported",
         ),
     ],
 )
 def test_broken_app_exits_4_with_the_reason(new_host: StartHost, tmp_path: Path, code: str, words: str) -> None:
-    exit_code, log = new_host(write_app(tmp_path / "app", code), {}).fails()
+    exit_code, log = new_host(write_app(tmp_path / "app", code), {"BAD": "AccountKey=secret;nonsense"}).fails()
     assert exit_code == 4
+    assert "secret" not in log
     assert words in log
 
 

@@ -118,8 +118,10 @@ class Connections:
         return {key[len(start) :]: value for key, value in self._settings.items() if key.startswith(start)}
 
     def _problems(self, name: str, known: frozenset[str], one_of: tuple[str, ...]) -> list[str]:
-        if self._settings.get(name):
-            return []
+        text = self._settings.get(name)
+        if text:
+            # Without the SDK's own message, which may quote the key.
+            return [] if _is_connection_string(text, known) else [f"app setting {name}: is no connection string"]
         section = self._section(name)
         problems = [f"app setting {name}__{key}: not supported by this host" for key in sorted(set(section) - known)]
         if not any(section.get(key) for key in one_of):
@@ -176,6 +178,22 @@ class Connections:
             credential=self._credential(name),
             **options,
         )
+
+
+def _is_connection_string(text: str, known: frozenset[str]) -> bool:
+    """Whether the SDK of the service takes it."""
+    try:
+        if known is HUB:
+            from azure.eventhub import parse_connection_string  # noqa: PLC0415  (slow to import)
+
+            parse_connection_string(text)
+        else:
+            from azure.storage.blob import BlobServiceClient  # noqa: PLC0415  (slow to import)
+
+            BlobServiceClient.from_connection_string(text).close()
+    except ValueError:
+        return False
+    return True
 
 
 def _tls_trust() -> dict[str, str]:

@@ -18,6 +18,7 @@ from twin.host.admin import Admin
 from twin.host.config import HostConfig, load_config
 from twin.host.errors import HostError, PortTaken
 from twin.host.generation import Generation
+from twin.host.ipc import ChannelClosed, RemoteError
 from twin.host.settings import environment
 from twin.host.watch import Watch
 
@@ -68,6 +69,11 @@ def host_id(settings: Mapping[str, str], app_dir: str) -> str:
         return site.lower()[:32].rstrip("-")
     machine = "".join(letter for letter in platform.node().lower() if letter.isalnum()) or "host"
     return f"{machine[:20]}-{hashlib.sha256(app_dir.encode()).hexdigest()[:10]}"
+
+
+def _take_environment(env: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(env)
 
 
 class Host:
@@ -143,9 +149,7 @@ class Host:
     async def _prepare(self, config: HostConfig, listening: socket.socket) -> Generation:
         # The SDKs read identity and TLS settings from the environment, some when they are imported, so this comes
         # first; in the cloud the app's settings are in the host's environment too.
-        env = environment(config.settings, str(config.app_dir))
-        os.environ.clear()
-        os.environ.update(env)
+        _take_environment(environment(config.settings, str(config.app_dir)))
         return await Generation.prepare(config, listening, self.host_id, self._number)
 
     async def _watch(self, watch: Watch, listening: socket.socket) -> None:
@@ -155,15 +159,25 @@ class Host:
             self._number += 1
             try:
                 await self._reload(listening)
-            except HostError as problem:
+            except (HostError, ChannelClosed, RemoteError) as problem:
                 log.error("the change was not taken over, the app before it keeps serving: %s", problem)  # noqa: TRY400
 
     async def _reload(self, listening: socket.socket) -> None:
         """Bring up the new app beside the old one, then let the old one drain: there is no gap."""
         config = load_config(self._config.source)
         old = self._current()
-        new = await self._prepare(config, listening)
-        await new.serve(self._admin.answer)
+        if (config.host, config.port) != (self._config.host, self._config.port):
+            log.warning("host and port stay as they are until this process is started again")
+        try:
+            new = await self._prepare(config, listening)
+        except HostError:
+            _take_environment(old.env)
+            raise
+        try:
+            await new.serve(self._admin.answer)
+        except BaseException:
+            await new.pool.kill()
+            raise
         self._generation = new
         await old.stop_listening(self._grace_s())
         await new.listen()
