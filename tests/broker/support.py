@@ -30,7 +30,7 @@ from cryptography.x509.oid import NameOID
 ROOT = Path(__file__).parents[2]
 KEY_NAME, KEY = "root", "cm9vdC1rZXktZm9yLXRlc3Rz"
 HUB = "tx"
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 NAMESPACE = "tollgate.servicebus.windows.net"
 
 

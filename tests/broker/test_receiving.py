@@ -80,15 +80,21 @@ def test_latest_means_only_new_events(broker: BrokerProcess) -> None:
     broker.send(["old"], partition_id="2")
 
     async def run() -> list[str]:
-        async with receiving(broker.consumer(), partition_id="2", starting_position="@latest") as received:
-            number = 0
-            while not received.events:
+        consumer = broker.consumer()
+        with broker.producer() as producer:
+            async with receiving(consumer, partition_id="2", starting_position="@latest") as received:
                 # The position is taken when the link attaches, which nothing outside the client can see.
-                number += 1
-                await asyncio.to_thread(broker.send, [f"new-{number}"], partition_id="2")
+                for number in range(600):
+                    if received.events:
+                        break
+                    event = EventData(f"new-{number}")
+                    await asyncio.to_thread(producer.send_event, event, partition_id="2")
+                    await asyncio.sleep(0.05)
         return received.bodies
 
-    assert all(body.startswith("new-") for body in asyncio.run(run()))
+    bodies = asyncio.run(run())
+    assert bodies
+    assert all(body.startswith("new-") for body in bodies)
 
 
 def test_a_stale_position_is_refused_not_waited_for(filled: BrokerProcess) -> None:
@@ -144,58 +150,79 @@ def test_the_sync_client_receives_batches(filled: BrokerProcess) -> None:
 # ------------------------------------------------------------------------------------------------ epochs
 
 
-async def _attached(stack: AsyncExitStack, broker: BrokerProcess, **options: Any) -> Received:
-    received = await stack.enter_async_context(receiving(broker.consumer(retry_total=0), partition_id="0", **options))
+async def _attached(stack: AsyncExitStack, broker: BrokerProcess, level: int | None, **where: str) -> Received:
+    options = {"partition_id": where["partition"], **({} if level is None else {"owner_level": level})}
+    consumer = broker.consumer(where["group"], retry_total=0)
+    received = await stack.enter_async_context(receiving(consumer, **options))
     await reached(lambda: received.events or received.errors, "an event or an error")
     return received
 
 
-@pytest.mark.parametrize(("held", "claimed"), [(None, 0), (0, 0), (0, 1), (5, 9)])
-def test_an_equal_or_higher_epoch_takes_over(filled: BrokerProcess, held: int | None, claimed: int) -> None:
+async def _takes_over(broker: BrokerProcess, held: int | None, claimed: int, **where: str) -> None:
+    async with AsyncExitStack() as stack:
+        loser = await _attached(stack, broker, held, **where)
+        assert loser.events
+        assert not loser.errors
+        winner = await _attached(stack, broker, claimed, **where)
+        assert winner.events
+        await reached(lambda: loser.errors, "the old reader hears of it")
+        assert isinstance(loser.errors[0], ConnectionLostError)
+        assert "amqp:link:stolen" in str(loser.errors[0])
+        assert not winner.errors
+
+
+async def _is_refused(broker: BrokerProcess, held: int, claimed: int | None, **where: str) -> None:
+    async with AsyncExitStack() as stack:
+        holder = await _attached(stack, broker, held, **where)
+        late = await _attached(stack, broker, claimed, **where)
+        assert late.events == []
+        assert "amqp:link:stolen" in str(late.errors[0])
+        assert holder.errors == []
+
+
+def test_epochs(start_broker: Callable[..., BrokerProcess]) -> None:
+    """Equal and higher epochs take over, lower and none are refused; each case on a partition and group of its own."""
+    broker = start_broker()
+    with broker.producer() as producer:
+        for partition in range(4):
+            producer.send_event(EventData("there"), partition_id=str(partition))
+
     async def run() -> None:
-        async with AsyncExitStack() as stack:
-            loser = await _attached(stack, filled, **({} if held is None else {"owner_level": held}))
-            assert loser.events
-            assert not loser.errors
-            winner = await _attached(stack, filled, owner_level=claimed)
-            assert winner.events
-            await reached(lambda: loser.errors, "the old reader hears of it")
-            assert isinstance(loser.errors[0], ConnectionLostError)
-            assert "amqp:link:stolen" in str(loser.errors[0])
-            assert not winner.errors
-
-    asyncio.run(run())
-
-
-@pytest.mark.parametrize("claimed", [None, 4])
-def test_a_lower_or_no_epoch_is_refused(filled: BrokerProcess, claimed: int | None) -> None:
-    async def run() -> None:
-        async with AsyncExitStack() as stack:
-            holder = await _attached(stack, filled, owner_level=5)
-            late = await _attached(stack, filled, **({} if claimed is None else {"owner_level": claimed}))
-            assert late.events == []
-            assert "amqp:link:stolen" in str(late.errors[0])
-            assert holder.errors == []
+        await asyncio.gather(
+            _takes_over(broker, None, 0, partition="0", group="$Default"),
+            _takes_over(broker, 0, 0, partition="1", group="$Default"),
+            _takes_over(broker, 0, 1, partition="2", group="$Default"),
+            _takes_over(broker, 5, 9, partition="3", group="$Default"),
+            _is_refused(broker, 5, None, partition="0", group="drift"),
+            _is_refused(broker, 5, 4, partition="1", group="drift"),
+        )
 
     asyncio.run(run())
 
 
 def test_groups_do_not_share_epochs_and_five_readers_are_the_limit(filled: BrokerProcess) -> None:
+    done = asyncio.Event()
+    readers: list[Received] = []
+
+    async def read_as(group: str, **options: Any) -> None:
+        async with receiving(filled.consumer(group, retry_total=0), partition_id="0", **options) as received:
+            readers.append(received)
+            await done.wait()
+
     async def run() -> None:
-        async with AsyncExitStack() as stack:
-            owner = await _attached(stack, filled, owner_level=1)
-            readers: list[Received] = []
+        async with asyncio.TaskGroup() as tasks:
+            owner = tasks.create_task(read_as("$Default", owner_level=1))
             for _ in range(6):
-                consumer = filled.consumer("drift", retry_total=0)
-                readers.append(await stack.enter_async_context(receiving(consumer, partition_id="0")))
-            await reached(lambda: all(r.events or r.errors for r in readers), "an event or an error for each")
-            assert sum(bool(reader.events) for reader in readers) == 5
-            (refused,) = [reader.errors[0] for reader in readers if reader.errors]
-            assert isinstance(refused, ConnectionLostError)
-            assert "amqp:resource-limit-exceeded" in str(refused)
-            assert owner.errors == []
+                tasks.create_task(read_as("drift"))
+            await reached(lambda: len(readers) == 7 and all(r.events or r.errors for r in readers), "all to be served")
+            done.set()
+        assert owner.exception() is None
 
     asyncio.run(run())
+    assert sum(bool(reader.events) for reader in readers) == 6
+    (refused,) = [reader.errors[0] for reader in readers if reader.errors]
+    assert isinstance(refused, ConnectionLostError)
+    assert "amqp:resource-limit-exceeded" in str(refused)
 
 
 # ------------------------------------------------------------------------------------------------ refusals

@@ -165,6 +165,8 @@ class PartitionLog:
     def _write(self, events: Sequence[Stampable]) -> list[StoredEvent]:
         if self._active.size >= self._limits.segment_bytes:
             self._roll()
+            # The size limit is kept at once; age can wait for the next call of `retain`.
+            self._drop_segments()
         # Enqueued times never decrease within a partition, whatever the machine's clock does.
         enqueued_ms = max(self._clock_ms(), self.last_ms)
         sequence, offset = self.next_sequence, self._active.next_offset
@@ -296,13 +298,24 @@ class PartitionLog:
     # -------------------------------------------------------------------------------------------- forget
 
     def retain(self) -> int:
-        """Drop segments that are too old or too many; returns how many were dropped."""
-        oldest_kept_ms = self._clock_ms() - self._limits.retention_ms
-        if self._active.count and self._active.last_ms < oldest_kept_ms:
+        """Drop segments that are too old or too many; returns how many were dropped.
+
+        Raises:
+            OSError: a file cannot be deleted or created; what was dropped before stays dropped.
+        """
+        if self._active.count and self._active.last_ms < self._oldest_kept_ms():
             self._roll()
+        return self._drop_segments()
+
+    def _oldest_kept_ms(self) -> int:
+        return self._clock_ms() - self._limits.retention_ms
+
+    def _drop_segments(self) -> int:
+        oldest_kept_ms = self._oldest_kept_ms()
         dropped = 0
         while len(self._segments) > 1 and (self._segments[0].last_ms < oldest_kept_ms or self._over_size()):
-            self._segments.pop(0).path.unlink(missing_ok=True)
+            self._segments[0].path.unlink(missing_ok=True)
+            del self._segments[0]
             dropped += 1
         if dropped:
             self._forget_tail()
