@@ -16,7 +16,22 @@ from tests.host.hosting import APPS, ROOT, HostProcess
 
 type StartHost = Callable[..., HostProcess]
 
-HUBS = ("tx", "one", "slow", "retry", "forever", "gather", "balance", "crash", "drain", "relay", "out", "bench")
+HUBS = (
+    "tx",
+    "one",
+    "slow",
+    "retry",
+    "forever",
+    "gather",
+    "balance",
+    "crash",
+    "drain",
+    "relay",
+    "ends",
+    "sparse",
+    "out",
+    "bench",
+)
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from azure.eventhub import EventData, EventHubProducerClient
 from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient
 
+from tests.broker.support import BrokerProcess
 from tests.host.conftest import Hubs, StartHost
 from tests.host.hosting import APPS, HostProcess, kill, until, write_app
 
@@ -154,6 +155,45 @@ def test_minimum_batch_is_gathered(hub_host: HubHost, hubs: Hubs, record: Path) 
     until(lambda: "late" in bodies(record), "the rest after maxWaitTime")
     assert time.monotonic() - started > 2
     host.stop()
+
+
+def test_checkpoint_every_third_batch(hub_host: HubHost, hubs: Hubs, storage: str, record: Path) -> None:
+    host = hub_host("tx", {"maxEventBatchSize": 1, "batchCheckpointFrequency": 3}, HUB="sparse").start()
+    send(hubs, "sparse", ["a", "b", "c", "d"], partition_id="0")
+    until(lambda: len(bodies(record)) == 4, "four batches of one")
+    assert checkpoint(storage, hubs, "sparse", "0") == 2
+    host.stop()
+
+
+def test_group_without_checkpoint_may_begin_at_the_end(hub_host: HubHost, hubs: Hubs, record: Path) -> None:
+    send(hubs, "ends", ["old"], partition_id="0")
+    host = hub_host("tx", {"initialOffsetOptions": {"type": "fromEnd"}}, HUB="ends").start()
+
+    def new_arrives() -> bool:
+        send(hubs, "ends", ["new"], partition_id="0")  # again and again: the consumer may not be attached yet
+        return "new" in bodies(record)
+
+    until(new_arrives, "an event sent after the start", pause_s=0.2)
+    assert "old" not in bodies(record)
+    host.stop()
+
+
+def test_consumer_outlives_its_broker(new_host: StartHost, storage: str, record: Path, tmp_path: Path) -> None:
+    broker = BrokerProcess(tmp_path).start()
+    try:
+        values = {"AzureWebJobsStorage": storage, "EH": broker.connection_string, "HUB": "tx"}
+        values |= {"RECORD": str(record), "SCENARIO": "tx"}
+        host = new_host("hubs", values).start()
+        broker.send(["before"], partition_id="0")
+        until(lambda: "before" in bodies(record), "an event before the crash")
+        broker.kill()
+        broker.start()
+        broker.send(["after"], partition_id="0")
+        until(lambda: "after" in bodies(record), "an event after the crash")
+        assert host.stop() == 0
+    finally:
+        if broker.process is not None:
+            broker.kill()
 
 
 def test_partitions_are_balanced_between_instances(hub_host: HubHost, hubs: Hubs, record: Path) -> None:

@@ -85,8 +85,9 @@ class WorkerProcess:
             "log_level": order.log_level,
             "log_format": order.log_format,
         }
-        # -I keeps PYTHONPATH and the current folder out; -S in addition keeps this environment's packages out.
-        isolation = ["-I"] if order.site_packages is None else ["-I", "-S"]
+        # -I keeps PYTHONPATH and the current folder out; -S in addition keeps this environment's packages out; -u lets
+        # what a function prints be seen even if the worker is killed.
+        isolation = ["-I", "-u"] if order.site_packages is None else ["-I", "-u", "-S"]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *isolation,
