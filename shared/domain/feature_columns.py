@@ -579,7 +579,7 @@ def _fill_late(
         before = groups.rows[first:place]
         if versions is not None:
             before = before[versions[before] < versions[row]]
-        found = []
+        found: list[PastTransaction] = []
         for other in before:
             numbers = by_row[label_starts[other] : label_starts[other + 1]]
             if versions is not None and label_versions is not None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_folds import AmountWindows, divide, medians, running_maximum
-from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, VIEWS, Feature, FeatureView, Measure, Null
+from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, VIEWS, Entity, Feature, FeatureView, Measure, Null
 from shared.domain.features import transform_one
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import Verdict
@@ -221,13 +221,17 @@ def test_columns_that_do_not_fit_are_refused() -> None:
         transform_many(CARD_V1, replace(columns, terminal_version=np.arange(5)), labels)
 
 
-def test_a_measure_without_its_entity_is_a_bug() -> None:
+def test_a_measure_and_an_entity_that_do_not_fit_are_a_bug() -> None:
     world = random_world(1, 5)
-    view = FeatureView("broken", (Feature("x", Measure.COUNT, "transactions", Null.NEVER, None),))
-    with pytest.raises(BrokenInvariant):
-        world.one_by_one(view)
-    with pytest.raises(BrokenInvariant):
-        world.at_once(view)
+    for feature in (
+        Feature("x", Measure.COUNT, "transactions", Null.NEVER, None),
+        Feature("x", Measure.AMOUNT, "minor units", Null.NEVER, Entity.CUSTOMER, US_PER_DAY),
+    ):
+        view = FeatureView("broken", (feature,))
+        with pytest.raises(BrokenInvariant):
+            world.one_by_one(view)
+        with pytest.raises(BrokenInvariant):
+            world.at_once(view)
 
 
 def test_versions_too_large_to_search_are_refused() -> None:
@@ -235,3 +239,14 @@ def test_versions_too_large_to_search_are_refused() -> None:
     world = replace(world, label_versions=[1] * len(world.labels))
     with pytest.raises(BrokenInvariant, match="cannot be searched"):
         world.at_once(CARD_V1)
+
+
+@settings(max_examples=15, deadline=None)
+@given(worlds(versions=True))
+def test_one_entity_may_have_versions_and_the_other_none(world: World) -> None:
+    """A view of one entity reads nothing of the other one, versions included."""
+    view = FeatureView("terminal", tuple(item for item in CARD_V1.features if item.entity is Entity.TERMINAL))
+    columns, labels = world.columns(), world.label_columns()
+    expected = transform_many(view, columns, labels)
+    without = transform_many(view, replace(columns, customer_version=None), replace(labels, customer_version=None))
+    assert same_bits(without, expected)

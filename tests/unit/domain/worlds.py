@@ -20,15 +20,6 @@ BASE_US = 1_522_540_800_000_000  # 2018-04-01
 
 
 @dataclass(frozen=True)
-class Versioned:
-    """A label with the entity versions it created."""
-
-    label: Label
-    customer_version: int
-    terminal_version: int
-
-
-@dataclass(frozen=True)
 class World:
     """Transactions in arrival order, and labels with the moment of arrival as version; None: no versions."""
 
