@@ -58,6 +58,7 @@ def test_defaults(tmp_path: Path) -> None:
         ({"keys": []}, "keys: must not be empty unless tokens are configured"),
         ({"keys": [{"name": "a"}]}, "keys[0].key: must be text"),
         ({"retention_hours": 0}, "retention_hours: must be a number above 0"),
+        ({"idle_timeout_s": "long"}, "idle_timeout_s: must be a number above 0"),
         ({"retention_bytes": 10}, "retention_bytes: must be a whole number from 67108864"),
         ({"segment_bytes": 1}, "segment_bytes: must be a whole number from 4096"),
         ({"fsync": True}, 'fsync: must be false or "group"'),

@@ -391,6 +391,28 @@ def test_the_number_of_connections_has_a_limit(start_broker: Callable[..., Broke
         client.socket.close()
 
 
+def test_silence_and_a_missing_token_have_an_end(start_broker: Callable[..., BrokerProcess]) -> None:
+    broker = start_broker(handshake_timeout_s=1, idle_timeout_s=2)
+    with WireClient(broker.port) as mute, WireClient(broker.port) as stranger, WireClient(broker.port) as quiet:
+        quiet.ready()
+        stranger.open()
+        assert condition(stranger.expect(Code.CLOSE).fields) == "amqp:unauthorized-access"
+        assert mute.ends()
+        assert condition(quiet.expect(Code.CLOSE).fields) == "amqp:connection:forced"
+
+
+def test_links_share_the_window_of_their_session(broker: BrokerProcess) -> None:
+    broker.send(["shared"], partition_id="3")
+    with WireClient(broker.port) as client:
+        client.ready()
+        client.attach(2, READ.format(3), receive=True)
+        client.credit(2, 1, window=1)
+        client.attach(3, READ.format(3), receive=True)
+        # Told on the other link, the wider window serves the one that waits for it.
+        client.credit(3, 0, window=1000)
+        assert client.expect(Code.TRANSFER).fields[0] == 2
+
+
 def test_a_stopping_broker_says_so(start_broker: Callable[..., BrokerProcess]) -> None:
     broker = start_broker()
     with WireClient(broker.port) as client:

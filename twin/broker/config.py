@@ -15,6 +15,7 @@ from twin.broker.errors import BrokerError
 from twin.broker.hubs import DEFAULT_GROUP, HubSettings
 from twin.broker.links import MAX_MESSAGE_SIZE
 from twin.broker.partition_log import LogLimits
+from twin.broker.sessions import Timeouts
 from twin.broker.tokens import JwtRules
 
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,254}[A-Za-z0-9])?")
@@ -53,6 +54,7 @@ class Settings:
     tls: TlsSettings | None
     jwt_rules: JwtRules | None
     max_connections: int
+    timeouts: Timeouts
 
 
 class _Reader:
@@ -144,6 +146,7 @@ def parse(document: object) -> Settings:
         tls=_tls(reader),
         jwt_rules=_jwt_rules(reader),
         max_connections=reader.number("max_connections", 1, 100_000, 500),
+        timeouts=Timeouts(_duration(reader, "handshake_timeout_s", 20), _duration(reader, "idle_timeout_s", 240)),
     )
     if not settings.keys and settings.jwt_rules is None:
         reader.problem("keys", "must not be empty unless tokens are configured: nobody could connect")
@@ -163,7 +166,16 @@ def _host(reader: _Reader) -> str:
         is_loopback = False
     if not is_loopback:
         reader.problem("host", "must be a loopback address: the broker is for one machine and has no other protection")
-    return host
+    # One listener, one port: `localhost` may also stand for ::1, where port 0 would be another one.
+    return "127.0.0.1" if host == "localhost" else host
+
+
+def _duration(reader: _Reader, field: str, default: float) -> float:
+    value = reader.take(field, default)
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0:
+        return value
+    reader.problem(field, "must be a number above 0")
+    return default
 
 
 def _named[T](reader: _Reader, field: str, items: list[object], read: Callable[[_Reader], tuple[str, T]]) -> list[T]:
@@ -214,10 +226,7 @@ def _keys(reader: _Reader) -> dict[str, str]:
 
 
 def _limits(reader: _Reader) -> LogLimits:
-    hours = reader.take("retention_hours", 24)
-    if isinstance(hours, bool) or not isinstance(hours, int | float) or not math.isfinite(hours) or hours <= 0:
-        reader.problem("retention_hours", "must be a number above 0")
-        hours = 24
+    hours = _duration(reader, "retention_hours", 24)
     segment_bytes = reader.number("segment_bytes", _MIN_SEGMENT_BYTES, 1 << 40, 64 * 1024 * 1024)
     retention_bytes: int | None = None
     if reader.take("retention_bytes") is not None:

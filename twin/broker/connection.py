@@ -46,10 +46,6 @@ PRODUCT: Final = "tollgate-broker"
 VERSION: Final = "1"
 MAX_FRAME_SIZE: Final = 256 * 1024
 CHANNEL_MAX: Final = 255
-IDLE_TIMEOUT_S: Final = 240
-"""A client that says nothing for so long is gone; the service has the same limit."""
-HANDSHAKE_TIMEOUT_S: Final = 20
-"""A client without a token after so long is dropped."""
 _CLOSE_GRACE_S: Final = 3
 """How long a closed connection may take to accept its last bytes."""
 _MECHANISMS: Final = ("MSSBCBS", "ANONYMOUS", "EXTERNAL")
@@ -262,7 +258,7 @@ class Connection(asyncio.Protocol):
                 opening.hostname,
                 max_frame_size=MAX_FRAME_SIZE,
                 channel_max=CHANNEL_MAX,
-                idle_timeout_ms=IDLE_TIMEOUT_S * 1000,
+                idle_timeout_ms=int(self._services.timeouts.idle_s * 1000),
                 properties={"product": PRODUCT, "version": VERSION},
             )
         )
@@ -347,10 +343,11 @@ class Connection(asyncio.Protocol):
             if now - self._closed_at > _CLOSE_GRACE_S:
                 self.abort()
             return
-        if not self.grants and now - self._started_at > HANDSHAKE_TIMEOUT_S:
-            self.fail(ConnectionFault(Condition.UNAUTHORIZED, f"No token within {HANDSHAKE_TIMEOUT_S} s."))
-        elif now - self._received_at > IDLE_TIMEOUT_S:
-            self.fail(ConnectionFault(Condition.FORCED, f"Nothing was received for {IDLE_TIMEOUT_S} s."))
+        timeouts = self._services.timeouts
+        if not self.grants and now - self._started_at > timeouts.handshake_s:
+            self.fail(ConnectionFault(Condition.UNAUTHORIZED, f"No token within {timeouts.handshake_s} s."))
+        elif now - self._received_at > timeouts.idle_s:
+            self.fail(ConnectionFault(Condition.FORCED, f"Nothing was received for {timeouts.idle_s} s."))
         elif self._stage is _Stage.OPENED:
             if self._heartbeat_s is not None and now - self._sent_at >= self._heartbeat_s:
                 self.send(EMPTY_FRAME)

@@ -81,7 +81,8 @@ class Broker:
         self._lock = _acquire(settings.data_dir / _LOCK)
         # Before the ports: nobody must connect to a broker that cannot read its data.
         self._namespace = Namespace(settings.data_dir, settings.hubs, settings.limits)
-        services = Services(self._namespace, TokenVerifier(settings.keys, settings.jwt_rules, time.time))
+        verifier = TokenVerifier(settings.keys, settings.jwt_rules, time.time)
+        services = Services(self._namespace, verifier, settings.timeouts)
         self.port = await self._listen(services, settings.port, None)
         if settings.tls is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -14,6 +14,7 @@ from twin.broker import addresses, management, messages, performatives, position
 from twin.broker.addresses import CbsNode, ManagementNode, PublishNode, ReadNode
 from twin.broker.codec import Described
 from twin.broker.errors import Condition, ConnectionFault, LinkError
+from twin.broker.framing import MIN_MAX_FRAME_SIZE
 from twin.broker.hubs import Namespace
 from twin.broker.links import (
     MAX_MESSAGE_SIZE,
@@ -25,14 +26,27 @@ from twin.broker.links import (
     RequestLink,
 )
 from twin.broker.messages import Request
-from twin.broker.performatives import Attach, Begin, Detach, Flow, Transfer
+from twin.broker.performatives import TRANSFER_OVERHEAD, Attach, Begin, Detach, Flow, Transfer
 from twin.broker.tokens import Grants, TokenRefused, TokenVerifier, expired_text
 
 HANDLE_MAX: Final = 255
 _MAX_GRANTS: Final = 256
 """Resources one connection may hold tokens for."""
+_NARROW_WINDOW: Final = MAX_MESSAGE_SIZE // (MIN_MAX_FRAME_SIZE - TRANSFER_OVERHEAD) + 2
+"""Frames the largest delivery may need; with a smaller window left, a link may be waiting for more."""
 _U32: Final = 0xFFFFFFFF
 _EPOCH: Final = "com.microsoft:epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long, in seconds, a client may take until it has a token, and how long it may say nothing.
+
+    Defaults: the service's own, as its AMQP protocol guide tells them.
+    """
+
+    handshake_s: float = 20
+    idle_s: float = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,7 @@ class Services:
 
     namespace: Namespace
     verifier: TokenVerifier
+    timeouts: Timeouts = Timeouts()
     clock: Callable[[], float] = time.time
 
 
@@ -135,6 +150,7 @@ class Session:
 
     def on_flow(self, flow: Flow) -> None:
         """Take over the client's window and, with a handle, the credit of a link."""
+        was_narrow = self._remote_window < _NARROW_WINDOW
         window = (flow.next_incoming_id + flow.incoming_window - self._next_outgoing_id) & _U32
         # Frames under way may exceed a window the client has just narrowed; the difference wraps around.
         self._remote_window = window if window <= flow.incoming_window else 0
@@ -143,10 +159,11 @@ class Session:
             link = self._links.get(flow.handle)
             if link is not None:
                 link.on_flow(flow)
-            return
-        self.on_writable()
-        if flow.echo:
+        elif flow.echo:
             self.send(performatives.flow(self.number, self._next_incoming_id, self._next_outgoing_id))
+        if was_narrow:
+            # The window belongs to all links of the session, and some may have waited for it.
+            self.on_writable()
 
     def on_writable(self) -> None:
         """The socket or the window takes more."""
