@@ -169,6 +169,7 @@ class HostProcess:
         until(lambda: not any(alive(pid) for pid in workers), "workers die with their host")
 
     def discard(self) -> None:
+        """Be rid of it at once, where how it ends is not under test."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait(10)

@@ -98,7 +98,7 @@ def test_batches_metadata_and_checkpoints(hub_host: HubHost, hubs: Hubs, storage
     send(hubs, "tx", ["after restart"], partition_id="0")
     until(lambda: "after restart" in bodies(record), "the event after the restart")
     assert len(bodies(record)) == 97, "a clean stop repeats nothing"
-    again.stop()
+    again.discard()
 
 
 def test_cardinality_one_with_text(hub_host: HubHost, hubs: Hubs, record: Path) -> None:
@@ -109,7 +109,7 @@ def test_cardinality_one_with_text(hub_host: HubHost, hubs: Hubs, record: Path) 
     assert {run["key"] for run in runs(record)} == {"k"}
     host.run_by_hand("single", "by hand")
     until(lambda: "by hand" in bodies(record), "the call by hand")
-    host.stop()
+    host.discard()
 
 
 def test_exhausted_retries_move_the_checkpoint_on(hub_host: HubHost, hubs: Hubs, storage: str, record: Path) -> None:
@@ -125,7 +125,7 @@ def test_exhausted_retries_move_the_checkpoint_on(hub_host: HubHost, hubs: Hubs,
     assert attempts[1]["problem"] == "ValueError: poison"
     assert attempts[2]["at"] - attempts[0]["at"] >= 2
     until(lambda: checkpoint(storage, hubs, "retry", "1") == 1, "the checkpoint behind both")
-    host.stop()
+    host.discard()
 
 
 def test_unlimited_retries_hold_the_partition(hub_host: HubHost, hubs: Hubs, storage: str, record: Path) -> None:
@@ -138,7 +138,7 @@ def test_unlimited_retries_hold_the_partition(hub_host: HubHost, hubs: Hubs, sto
     Path(f"{record}.pass").touch()
     again = hub_host("forever").start()
     until(lambda: checkpoint(storage, hubs, "forever", "0") == 0, "success after the restart")
-    again.stop()
+    again.discard()
 
 
 def test_minimum_batch_is_gathered(hub_host: HubHost, hubs: Hubs, record: Path) -> None:
@@ -154,7 +154,7 @@ def test_minimum_batch_is_gathered(hub_host: HubHost, hubs: Hubs, record: Path) 
     send(hubs, "gather", ["late"], partition_id="0")
     until(lambda: "late" in bodies(record), "the rest after maxWaitTime")
     assert time.monotonic() - started > 2
-    host.stop()
+    host.discard()
 
 
 def test_checkpoint_every_third_batch(hub_host: HubHost, hubs: Hubs, storage: str, record: Path) -> None:
@@ -162,7 +162,7 @@ def test_checkpoint_every_third_batch(hub_host: HubHost, hubs: Hubs, storage: st
     send(hubs, "sparse", ["a", "b", "c", "d"], partition_id="0")
     until(lambda: len(bodies(record)) == 4, "four batches of one")
     assert checkpoint(storage, hubs, "sparse", "0") == 2
-    host.stop()
+    host.discard()
 
 
 def test_group_without_checkpoint_may_begin_at_the_end(hub_host: HubHost, hubs: Hubs, record: Path) -> None:
@@ -175,7 +175,7 @@ def test_group_without_checkpoint_may_begin_at_the_end(hub_host: HubHost, hubs: 
 
     until(new_arrives, "an event sent after the start", pause_s=0.2)
     assert "old" not in bodies(record)
-    host.stop()
+    host.discard()
 
 
 def test_consumer_outlives_its_broker(new_host: StartHost, storage: str, record: Path, tmp_path: Path) -> None:
@@ -207,8 +207,8 @@ def test_partitions_are_balanced_between_instances(hub_host: HubHost, hubs: Hubs
         return len(set(latest.values())) == 2
 
     until(owners, "each instance owns a partition", pause_s=0.5)
-    first.stop()
-    second.stop()
+    first.discard()
+    second.discard()
 
 
 def test_killed_worker_loses_no_event(hub_host: HubHost, hubs: Hubs, storage: str, record: Path) -> None:
@@ -220,7 +220,7 @@ def test_killed_worker_loses_no_event(hub_host: HubHost, hubs: Hubs, storage: st
     assert ended["pid"] != begun["pid"]
     assert ended["bodies"] == ["precious"]
     until(lambda: checkpoint(storage, hubs, "slow", "0") == 0, "the checkpoint")
-    host.stop()
+    host.discard()
 
 
 def test_killed_host_repeats_from_the_last_checkpoint(
@@ -239,7 +239,7 @@ def test_killed_host_repeats_from_the_last_checkpoint(
     until(lambda: set(bodies(record, "end")) == set(sent), "every event", 60)
     resumed = runs(record, "begin")[before]
     assert resumed["sequence"][0] == noted + 1, "redelivery begins right behind the checkpoint"
-    again.stop()
+    again.discard()
 
 
 def test_stop_lets_the_batch_end_and_notes_it(hub_host: HubHost, hubs: Hubs, storage: str, record: Path) -> None:

@@ -105,6 +105,19 @@ def test_blocked_event_loop_over_the_timeout_ends_the_worker(new_host: StartHost
     assert "the event loop is blocked by one of: hog" in host.log()
 
 
+def test_stop_does_not_wait_for_a_blocked_event_loop(new_host: StartHost, tmp_path: Path) -> None:
+    code = (
+        APP
+        + "@app.route(route='hog')\nasync def hog(req: func.HttpRequest) -> str:\n    time.sleep(60)\n    return ''\n"
+    )
+    host = new_host(write_app(tmp_path / "app", code, {"functionTimeout": "00:00:03"}), {}).start()
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        call = begin(host, "/api/hog", pool)
+        time.sleep(0.3)  # until it is in flight
+        assert host.stop(20) == 0
+        assert isinstance(call.exception(), ConnectionError)
+
+
 def test_state_is_running_only_with_all_workers(new_host: StartHost, tmp_path: Path) -> None:
     code = hello("one").replace("app = ", "time.sleep(0.5)\napp = ", 1)
     host = new_host(write_app(tmp_path / "app", code), {"FUNCTIONS_WORKER_PROCESS_COUNT": "2"}).start()

@@ -110,7 +110,7 @@ def test_one_of_two_instances_fires_and_the_other_takes_over(timer_host: TimerHo
     until(lambda: any(run["instance"] == "second" for run in runs(record, "fast")), "takeover", 30)
     seconds = [round(run["at"]) for run in runs(record, "fast")]
     assert len(seconds) == len(set(seconds)), "two instances fired in one second"
-    second.stop()
+    second.discard()
 
 
 def test_stop_releases_the_lock(timer_host: TimerHost, record: Path) -> None:
@@ -121,7 +121,7 @@ def test_stop_releases_the_lock(timer_host: TimerHost, record: Path) -> None:
     second = timer_host("second").start()
     until(lambda: len(runs(record, "at_start")) == 2, "the second instance fires")
     assert time.monotonic() - started < 10
-    second.stop()
+    second.discard()
 
 
 def test_failing_timer_is_retried_by_its_policy(timer_host: TimerHost, record: Path) -> None:
@@ -130,7 +130,7 @@ def test_failing_timer_is_retried_by_its_policy(timer_host: TimerHost, record: P
     assert [run["name"] for run in runs(record, "failing")[:6]] == ["failing 0", "failing 1", "failing 2"] * 2
     assert "ValueError: on purpose" in host.log()
     assert "failed 3 times; its retry policy is exhausted" in host.log()
-    host.stop()
+    host.discard()
 
 
 def test_timer_is_run_by_hand(timer_host: TimerHost, record: Path) -> None:
@@ -139,4 +139,4 @@ def test_timer_is_run_by_hand(timer_host: TimerHost, record: Path) -> None:
     (run,) = until(lambda: runs(record, "hourly"), "a run by hand")
     assert run["past_due"] is False
     assert host.run_by_hand("nobody").status == 404
-    host.stop()
+    host.discard()

@@ -12,6 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Exit codes of a worker process, so that its host can name the cause.
+WORKER_TIMED_OUT = 70
+WORKER_LOST_HOST = 71
+
 
 class HostError(Exception):
     """A reason not to start, with the exit code for the process."""

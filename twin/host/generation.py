@@ -69,7 +69,10 @@ _FIRST = Attempt()
 
 
 class Generation:
-    """Everything that a reload replaces. Build with `prepare`, then `serve`, then `listen`, at the end `stop`."""
+    """Everything that a reload replaces.
+
+    In this order: `prepare` (makes it), `serve`, `listen`, `stop_listening`, `drain`.
+    """
 
     def __init__(
         self, config: HostConfig, hostjson: HostJson, listening: socket.socket, host_id: str, number: int

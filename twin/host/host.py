@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import hashlib
 import logging
@@ -137,8 +136,12 @@ class Host:
             return
         generation = await preparing
         self._generation = generation
-        start_listening(listening)
-        await generation.serve(self._admin.answer)
+        try:
+            start_listening(listening)
+            await generation.serve(self._admin.answer)
+        except BaseException:
+            await generation.pool.kill()
+            raise
         await generation.listen()
         self._state = "Running"
         address, port = listening.getsockname()[:2]
@@ -196,5 +199,4 @@ class Host:
 
 async def serve(config: HostConfig) -> None:
     """Run a host to its end."""
-    with contextlib.suppress(asyncio.CancelledError):
-        await Host(config).run()
+    await Host(config).run()

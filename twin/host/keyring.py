@@ -6,6 +6,7 @@ level is opened by the function's own keys, any host key or the master key; admi
 
 from __future__ import annotations
 
+import fcntl
 import hmac
 import json
 import os
@@ -83,6 +84,14 @@ def load_or_create(path: Path, functions: Iterable[str]) -> Keyring:
     Raises:
         InvalidConfig: the file is not a keys file.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Several instances of an app share the file and may start at once.
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _complete(path, functions)
+
+
+def _complete(path: Path, functions: Iterable[str]) -> Keyring:
     if path.exists():
         try:
             known = Keyring.from_json(json.loads(path.read_text(encoding="utf-8")))
@@ -98,7 +107,6 @@ def load_or_create(path: Path, functions: Iterable[str]) -> Keyring:
 
 
 def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twin.host.errors import BrokenApp, WorkerLost
-from twin.host.ipc import Json, Payload
+from twin.host.ipc import ChannelClosed, Json, Payload
 from twin.host.workerproc import Answer, WorkerOrder, WorkerProcess, cause_of
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ class Pool:
         self._keepers: list[asyncio.Task[None]] = []
         self._turn = itertools.count()
         self._someone_ready = asyncio.Event()
-        self._ending = False
 
     @property
     def all_ready(self) -> bool:
@@ -62,17 +62,13 @@ class Pool:
         """Start all workers and return the app's functions as they found them.
 
         Raises:
-            BrokenApp: a worker could not import the app, or the app uses extensions that are not supported.
+            BrokenApp: a worker could not import the app, or the app uses extensions that are not supported; the
+                caller ends the others.
         """
         self._workers = list(await asyncio.gather(*(self._start(slot) for slot in range(self._count))))
-        try:
-            found = await asyncio.gather(*(worker.loaded() for worker in self._workers if worker is not None))
-        except BrokenApp:
-            await self.kill()
-            raise
+        found = await asyncio.gather(*(worker.loaded() for worker in self._workers if worker is not None))
         extensions = found[0]["extensions"]
         if extensions:
-            await self.kill()
             raise BrokenApp([f"the app imports {', '.join(extensions)}: extensions are not supported by this host"])
         functions: Sequence[Mapping[str, Any]] = found[0]["functions"]
         return functions
@@ -82,8 +78,9 @@ class Pool:
         self._orders = orders
         for slot, worker in enumerate(self._workers):
             if worker is not None:
-                await worker.serve(orders)
-                self._someone_ready.set()
+                with contextlib.suppress(ChannelClosed):  # it died since; its keeper sees that
+                    await worker.serve(orders)
+                    self._someone_ready.set()
             self._keepers.append(asyncio.create_task(self._keep(slot)))
 
     async def invoke(self, body: Json, blobs: Sequence[bytes]) -> Payload:
@@ -115,7 +112,6 @@ class Pool:
         await asyncio.gather(*(worker.end() for worker in self._workers if worker is not None))
 
     async def _stop_keeping(self) -> None:
-        self._ending = True
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twin.host.errors import BrokenApp, WorkerLost
+from twin.host.errors import WORKER_LOST_HOST, WORKER_TIMED_OUT, BrokenApp, WorkerLost
 from twin.host.ipc import Channel, ChannelClosed, Json, Payload, RemoteError
 
 log = logging.getLogger(__name__)
@@ -28,9 +28,11 @@ LOAD_TIMEOUT_S = 120.0
 type Answer = Callable[[str, Payload], Awaitable[Payload]]
 
 _CAUSES = {
-    70: "a function ran over functionTimeout",
-    71: "it lost the channel to the host",
+    WORKER_TIMED_OUT: "a function ran over functionTimeout",
+    WORKER_LOST_HOST: "it lost the channel to the host",
 }
+# How long a worker may take to note that it shall not accept connections; one with a blocked loop never does.
+CLOSE_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +136,15 @@ class WorkerProcess:
 
     async def close(self) -> None:
         """Let it stop accepting connections; what runs goes on."""
-        with contextlib.suppress(ChannelClosed, RemoteError):
-            await self._channel.ask("close")
+        with contextlib.suppress(ChannelClosed, RemoteError, TimeoutError):
+            await asyncio.wait_for(self._channel.ask("close"), CLOSE_PATIENCE_S)
 
     async def drain(self, grace_s: float) -> int:
         """Let it finish what it runs and leave; kill it after `grace_s`. Returns how many calls were cut off."""
-        self.ready = False
         abandoned = 0
+        if not self.ready and self.process.returncode is None:  # it still imports the app: nothing to wait for
+            self.process.kill()
+        self.ready = False
         with contextlib.suppress(ChannelClosed, RemoteError, TimeoutError):
             answer = await asyncio.wait_for(self._channel.ask("drain", {"grace_s": grace_s}), grace_s + 2)
             abandoned = int(str(answer.body["abandoned"]))

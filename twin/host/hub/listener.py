@@ -102,6 +102,7 @@ class HubListener:
         while not self._stopping.is_set():
             try:
                 await self._consume()
+                pause = FIRST_PAUSE_S
             except Exception as problem:  # noqa: BLE001  (logged and tried again: a listener outlives its broker)
                 self._ready = False
                 log.warning(
@@ -112,8 +113,9 @@ class HubListener:
                     problem,
                     pause,
                 )
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LONGEST_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
 
     async def _consume(self) -> None:
         """Receive until closed. Raises when broker or storage are not there at the start."""

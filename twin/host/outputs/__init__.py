@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections.abc import Mapping, Sequence
 
@@ -75,8 +76,6 @@ class Outputs:
         await producer.send_batch(batch)
 
     async def _enqueue(self, output: QueueOutput, value: TypedData) -> None:
-        import base64  # noqa: PLC0415
-
         from azure.core.exceptions import ResourceExistsError  # noqa: PLC0415  (slow to import)
 
         queue = self._connections.queues(output.connection).get_queue_client(output.queue)

@@ -85,6 +85,8 @@ class TimerListener:
                     await self._hold(lease)
             except AzureError as problem:
                 log.warning("'Functions.%s': storage: %s", self._function.name, problem)
+            except Exception:
+                log.exception("'Functions.%s': the timer broke and begins again", self._function.name)
             await self._nap(LOCK_PAUSE_S)
 
     async def _hold(self, lease: BlobLeaseClient) -> None:

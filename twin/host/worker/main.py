@@ -15,6 +15,7 @@ from typing import Any
 
 from twin.host import datums, logs
 from twin.host.cors import CorsPolicy
+from twin.host.errors import WORKER_LOST_HOST, WORKER_TIMED_OUT
 from twin.host.ipc import Channel, ChannelClosed, Payload
 from twin.host.keyring import Keyring
 from twin.host.protos import ParameterBinding, TypedData
@@ -25,8 +26,6 @@ from twin.host.worker.server import Server
 
 log = logging.getLogger("twin.host.worker")
 
-EXIT_TIMED_OUT = 70
-EXIT_HOST_GONE = 71
 # A function that blocks the event loop cannot be answered for; after this much more the whole process ends.
 BLOCKED_SLACK_S = 5.0
 
@@ -53,7 +52,7 @@ class Worker:
         await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not leaving.done():
             leaving.cancel()
-            return EXIT_HOST_GONE
+            return WORKER_LOST_HOST
         return self._exit_code
 
     async def _load(self) -> None:
@@ -167,9 +166,9 @@ class Worker:
 
     async def _drain(self, grace_s: float) -> Payload:
         """Stop accepting, let what runs finish, then leave."""
+        app, deadline = self._app, time.monotonic() + grace_s
         if self._server is not None:
             await self._server.drain(grace_s)
-        app, deadline = self._app, time.monotonic() + grace_s
         # The question that asked for this is no invocation, so only functions are waited for.
         while app is not None and app.flights and time.monotonic() < deadline:
             await asyncio.wait({flight.task for flight in app.flights.values()}, timeout=deadline - time.monotonic())
@@ -179,7 +178,7 @@ class Worker:
     def _report_timeout(self, function: str, invocation_id: str) -> None:
         """A function ran over its time: like the cloud, answer for it and give up this process."""
         log.error("Timeout of functionTimeout exceeded by 'Functions.%s' (Id: %s)", function, invocation_id)
-        self._exit_code = EXIT_TIMED_OUT
+        self._exit_code = WORKER_TIMED_OUT
         asyncio.get_running_loop().call_later(0.2, self._leaving.set)
 
     def _watch_timeouts(self, app: App) -> None:
@@ -200,7 +199,7 @@ class Worker:
                 if blocked := app.overdue(time.monotonic(), BLOCKED_SLACK_S):
                     names = ", ".join(sorted({flight.function for _, flight in blocked}))
                     log.error("functionTimeout exceeded and the event loop is blocked by one of: %s", names)
-                    os._exit(EXIT_TIMED_OUT)
+                    os._exit(WORKER_TIMED_OUT)
 
         threading.Thread(target=guard, name="function-timeout", daemon=True).start()
 

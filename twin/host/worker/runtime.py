@@ -88,7 +88,6 @@ class _RuntimeModule(Protocol):
     invocation_id_cv: Any
 
     def start_threadpool_executor(self) -> None: ...
-    def stop_threadpool_executor(self) -> None: ...
     async def worker_init_request(self, request: object) -> Any: ...
     async def functions_metadata_request(self, request: object) -> Any: ...
     async def function_load_request(self, request: object) -> Any: ...
@@ -234,10 +233,6 @@ class App:
             return []
         limit = now - self.timeout_s - slack_s
         return [(key, flight) for key, flight in list(self.flights.items()) if flight.started < limit]
-
-    def stop(self) -> None:
-        """End the thread pool without waiting for functions that still run in it."""
-        self.runtime.stop_threadpool_executor()
 
 
 def _retry_context(retry: Retry) -> SimpleNamespace:
