@@ -72,6 +72,7 @@ def client_on(broker: BrokerProcess) -> WireClient:
         (sas("other"), 401),
         (sas("t"), 401),
         (sas("tx").replace("&se=", "&se=9"), 401),
+        (sas("tx", life_s=10**400), 401),
         (sas("tx").split("&skn")[0], 401),
         ("SharedAccessSignature nonsense", 401),
         ("SharedAccessSignature sr=%FF&sig=%FF&se=x&skn=root", 401),

@@ -186,7 +186,7 @@ class WireClient:
 
 def sas(resource: str, life_s: float = 600, key: str = KEY, name: str = KEY_NAME) -> str:
     """A shared access signature for a path, as the service's documentation describes it."""
-    scope, expiry = quote_plus(f"sb://127.0.0.1/{resource}"), str(int(time.time() + life_s))
+    scope, expiry = quote_plus(f"sb://127.0.0.1/{resource}"), str(int(time.time()) + int(life_s))
     digest = hmac.digest(key.encode(), f"{scope}\n{expiry}".encode(), "sha256")
     signature = quote_plus(base64.b64encode(digest))
     return f"SharedAccessSignature sr={scope}&sig={signature}&se={expiry}&skn={name}"

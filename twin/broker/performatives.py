@@ -84,16 +84,16 @@ class Fields:
         return self.optional_text(index) or ""
 
     def optional_number(self, index: int) -> int | None:
-        """An unsigned integer; raises DecodeError for another type or a negative one."""
+        """An unsigned 32 bit integer; raises DecodeError for anything else."""
         value = self.raw(index)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise DecodeError(f"field {index} is not an unsigned integer")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 0xFFFFFFFF:
+            raise DecodeError(f"field {index} is not an unsigned 32 bit integer")
         return value
 
     def number(self, index: int, default: int | None = None) -> int:
-        """An unsigned integer; raises DecodeError for another type, or when it is absent without a default."""
+        """An unsigned 32 bit integer; raises DecodeError for anything else, or when it is absent without a default."""
         value = self.optional_number(index)
         if value is not None:
             return value
@@ -163,7 +163,6 @@ class Attach:
     is_receiver: bool
     source: Terminus
     target: Terminus
-    max_message_size: int
     desired_capabilities: frozenset[str]
     properties: dict[object, object]
 
@@ -282,7 +281,6 @@ def _attach(fields: Fields) -> Attach:
         is_receiver=fields.flag(2),
         source=_terminus(fields.raw(5)),
         target=_terminus(fields.raw(6)),
-        max_message_size=fields.number(10, 0),
         desired_capabilities=fields.symbols(12),
         properties=fields.entries(13),
     )

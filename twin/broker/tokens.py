@@ -86,7 +86,7 @@ class TokenVerifier:
                 scope, expires_at = "", self._verify_jwt(token)
             else:
                 raise TokenRefused("UnsupportedToken: The token type must be sastoken or jwt.")
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise TokenRefused("MalformedToken: The token or the audience cannot be read.") from error
         if not covers(scope, path):
             raise TokenRefused("InvalidAudience: The token was issued for another resource.")
