@@ -1,11 +1,18 @@
 """What can go wrong between a client and the broker.
 
     BrokerError
-    |- LinkError         one link ends: refused at attach, or detached later
-    |- ConnectionFault   the whole connection ends: its bytes cannot be trusted any more
-    `- LogCorrupt        a stored record does not match its checksum or its neighbours
+    |- LinkError           one link ends: refused at attach, or detached later
+    |- ConnectionFault     the whole connection ends: its bytes cannot be trusted any more
+    |- AppendFailed        events could not be stored: their delivery is rejected
+    |- LogCorrupt          a stored record does not match its checksum or its neighbours
+    |- ConfigInvalid       the settings break a rule
+    |- NamespaceShrunk     the settings lack a hub or partitions that hold data
+    |- PortTaken           somebody listens there already
+    |- DataDirectoryTaken  another broker uses the data directory
+    `- ProbeFailed         nobody answers a health check as a broker does
 
-`codec.DecodeError` becomes a `ConnectionFault` where frames are read and a rejected delivery where events are read.
+`codec.DecodeError` becomes a `ConnectionFault` where frames are read and a rejected delivery where events are read;
+`tokens.TokenRefused` becomes a reply with status 401.
 """
 
 from __future__ import annotations
@@ -27,15 +34,12 @@ class Condition(StrEnum):
     MESSAGE_SIZE = "amqp:link:message-size-exceeded"
     TRANSFER_LIMIT = "amqp:link:transfer-limit-exceeded"
     NOT_ALLOWED = "amqp:not-allowed"
-    NOT_IMPLEMENTED = "amqp:not-implemented"
     INTERNAL = "amqp:internal-error"
     DECODE = "amqp:decode-error"
     FRAMING = "amqp:connection:framing-error"
     FORCED = "amqp:connection:forced"
-    FRAME_SIZE_TOO_SMALL = "amqp:frame-size-too-small"
     ARGUMENT = "com.microsoft:argument-error"
     ARGUMENT_OUT_OF_RANGE = "com.microsoft:argument-out-of-range"
-    SERVER_BUSY = "com.microsoft:server-busy"
 
 
 class BrokerError(Exception):
