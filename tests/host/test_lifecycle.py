@@ -110,7 +110,7 @@ def test_stop_does_not_wait_for_a_blocked_event_loop(new_host: StartHost, tmp_pa
         APP
         + "@app.route(route='hog')\nasync def hog(req: func.HttpRequest) -> str:\n    time.sleep(60)\n    return ''\n"
     )
-    host = new_host(write_app(tmp_path / "app", code, {"functionTimeout": "00:00:03"}), {}).start()
+    host = new_host(write_app(tmp_path / "app", code, {"functionTimeout": "00:00:02"}), {}).start()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         call = begin(host, "/api/hog", pool)
         time.sleep(0.3)  # until it is in flight

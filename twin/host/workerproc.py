@@ -32,7 +32,7 @@ _CAUSES = {
     WORKER_LOST_HOST: "it lost the channel to the host",
 }
 # How long a worker may take to note that it shall not accept connections; one with a blocked loop never does.
-CLOSE_PATIENCE_S = 2.0
+CLOSE_PATIENCE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +145,15 @@ class WorkerProcess:
         if not self.ready and self.process.returncode is None:  # it still imports the app: nothing to wait for
             self.process.kill()
         self.ready = False
-        with contextlib.suppress(ChannelClosed, RemoteError, TimeoutError):
-            answer = await asyncio.wait_for(self._channel.ask("drain", {"grace_s": grace_s}), grace_s + 2)
+        try:
+            answer = await asyncio.wait_for(self._channel.ask("drain", {"grace_s": grace_s}), grace_s + 1)
             abandoned = int(str(answer.body["abandoned"]))
+        except TimeoutError:  # its event loop is blocked
+            abandoned = 1
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+        except (ChannelClosed, RemoteError) as problem:
+            log.debug("worker %s did not drain: %s", self.name, problem)
         await self.end()
         return abandoned
 
