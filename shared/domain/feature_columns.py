@@ -7,54 +7,37 @@ to when its transaction leaves the window or another label overrules it), so its
 addition at the start of the range, one subtraction at its end, and a running sum.
 
 What a row knows is either what was knowable at its event time (no versions given: every event counts as recorded when
-it happened, every label when it was known) or what the recorded entity versions say. With versions, a row whose entity
-saw an earlier event arrive after it (a late event) does not know a prefix of its entity's rows; such rows are found
-and computed by the reference.
+it happened, every label when it was known) or what the recorded entity versions say. With versions, a row for which an
+earlier event arrived after it does not know a prefix of its entity's rows; such rows are found and computed once more,
+each among a private copy of what it knew.
 
 Memory: output (n, n_features) float32, plus about 50 bytes for each row and 60 for each label that matters, plus the
-work of one chunk. An entity larger than a chunk is one chunk, whose work is linear in it.
+work of one chunk. An entity larger than a chunk is one chunk, whose memory is linear in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.domain.errors import BrokenInvariant
-from shared.domain.feature_folds import (
-    AmountWindows,
-    Flags,
-    Floats,
-    FraudRuns,
-    Ints,
-    Medians,
-    Verdicts,
-    divide,
-    fraud_runs,
-    medians,
-    overruled,
-    running_maximum,
-)
+from shared.domain.feature_chunk import Chunk, PlacedLabels, key_stride
+from shared.domain.feature_folds import Flags, Ints
 from shared.domain.feature_view import (
     EPOCH_WEEKDAY,
     FEATURE_DTYPE,
     FIRST_WEEKEND_DAY,
-    MEDIAN_WINDOW_US,
     NIGHT_UNTIL_HOUR,
     Entity,
     Feature,
     FeatureView,
     Measure,
 )
-from shared.domain.features import History, PastTransaction, transform_one
-from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
-from shared.domain.labels import PRECEDENCE, Label, Verdict
-from shared.domain.transaction import Transaction
 
 CHUNK_ROWS: Final = 1 << 17
 """Rows of a chunk: 1 MB per column of 8 bytes, about a processor's second-level cache (measured: bench-features)."""
@@ -153,25 +136,29 @@ def transform_many(
         return out
     _fill_calendar(view, transactions, out)
     order = _event_order(transactions)
-    late: list[Ints] = []
     for entity in Entity:
         features = [(column, feature) for column, feature in enumerate(view.features) if feature.entity is entity]
         if not features:
             continue
         grouped = _Grouped.of(entity, transactions, order)
-        known = _PlacedLabels.of(entity, [feature for _, feature in features], labels, grouped)
-        for start, stop in grouped.chunks(chunk_rows, view.reach_us(entity)):
-            chunk = _Chunk.cut(view, grouped, transactions, known=known, places=(start, stop))
-            values = np.empty((stop - start, len(features)), dtype=FEATURE_DTYPE)
-            for place, (_, feature) in enumerate(features):
-                values[:, place] = chunk.value(feature)
-            for part, columns in _runs([column for column, _ in features]):
-                out[chunk.rows, columns] = values[:, part]
-            if chunk.late.any():
-                late.append(chunk.rows[chunk.late])
-    if late:
-        _fill_late(view, transactions, labels, order=order, rows=np.unique(np.concatenate(late)), out=out)
+        placed = _placed(entity, [feature for _, feature in features], labels, grouped)
+        lag_us = min(feature.lag_us for _, feature in features)
+        for places in grouped.chunks(chunk_rows, view.reach_us(entity)):
+            chunk = _chunk(view, grouped, transactions, placed, places)
+            _fill(out, chunk, features, np.arange(len(chunk.rows)))
+            for targets in chunk.blocks(chunk.strangers(lag_us), chunk_rows):
+                own = chunk.as_known_to(targets)
+                _fill(out, own, features, own.starts[1:] - 1)
     return out
+
+
+def _fill(out: NDArray[np.float32], chunk: Chunk, features: list[tuple[int, Feature]], places: Ints) -> None:
+    """Write the features of some places of a chunk, a row of neighbouring columns at a time."""
+    values = np.empty((len(places), len(features)), dtype=FEATURE_DTYPE)
+    for number, (_, feature) in enumerate(features):
+        values[:, number] = chunk.value(feature)[places]
+    for part, columns in _runs([column for column, _ in features]):
+        out[chunk.rows[places], columns] = values[:, part]
 
 
 def _runs(columns: list[int]) -> Iterator[tuple[slice, slice]]:
@@ -296,7 +283,7 @@ class _Grouped:
 
     def chunks(self, chunk_rows: int, reach_us: int) -> Iterator[tuple[int, int]]:
         """Ranges of places, cut between entities, with at most so many entities that search keys fit 62 bits."""
-        most_groups = max(1, (1 << 62) // _key_stride(self.span_us, reach_us))
+        most_groups = max(1, (1 << 62) // key_stride(self.span_us, reach_us))
         group, n_groups = 0, len(self.starts) - 1
         while group < n_groups:
             full = int(np.searchsorted(self.starts, self.starts[group] + chunk_rows, side="right")) - 1
@@ -305,322 +292,65 @@ class _Grouped:
             group = end
 
 
-def _key_stride(span_us: int, reach_us: int) -> int:
-    """Distance between the search keys of two entities: a window that starts before the first event stays inside."""
-    return span_us + reach_us + 2
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _PlacedLabels:
-    """The labels that an entity's features read, sorted by the place of their transaction.
-
-    Attributes:
-        place: (m,) non-falling.
-        is_fraud: (m,).
-        known_at_us: (m,).
-        strength: (m,) int64, the rank of the label by the conflict rule; empty where no transaction has two labels.
-        version: (m,) the entity's versions, or None.
-    """
-
-    place: Ints
-    is_fraud: Flags
-    known_at_us: Ints
-    strength: Ints
-    version: Ints | None
-
-    @classmethod
-    def of(cls, entity: Entity, features: list[Feature], labels: LabelColumns, grouped: _Grouped) -> _PlacedLabels:
-        measures = {feature.measure for feature in features}
-        if measures & _GENUINE_MEASURES:
-            chosen: slice | Ints = slice(None)
-        elif measures & _FRAUD_MEASURES:  # a genuine label matters only where it may overrule a fraud label
-            touched = np.zeros(len(grouped.rows), dtype=np.bool_)
-            touched[labels.row[labels.is_fraud]] = True
-            chosen = np.flatnonzero(touched[labels.row])
-        else:
-            chosen = slice(0, 0)
-        rows = labels.row[chosen]
-        place = grouped.places()[rows] if len(rows) else rows
-        order = np.argsort(place, kind="stable")
-        place = place[order]
-
-        def take(column: NDArray[Any]) -> NDArray[Any]:
-            taken: NDArray[Any] = column[chosen][order]
-            return taken
-
-        strength = np.empty(0, dtype=np.int64)
-        is_fraud, known_at_us = take(labels.is_fraud), take(labels.known_at_us)
-        if (place[1:] == place[:-1]).any():
-            strength = np.empty(len(place), dtype=np.int64)
-            ranked = np.lexsort((is_fraud, take(labels.confidence), known_at_us, take(labels.source)))
-            strength[ranked] = np.arange(len(place))
-        version = labels.version(entity)
-        return cls(place, is_fraud, known_at_us, strength, None if version is None else take(version))
-
-
-@dataclass(slots=True, eq=False)
-class _Chunk:
-    """The rows of some entities, sorted by entity, event time and id, and what is computed from them once.
-
-    Attributes:
-        view: The feature view.
-        rows: (m,) rows of the input.
-        time_us: (m,) event times.
-        amount: (m,) amounts.
-        group: (m,) 0, 1, 2 ... the entity.
-        starts: (n_groups + 1,) where entities start.
-        base_us: The event time that search keys are counted from.
-        stride: Distance of the search keys of two entities.
-        key: (m,) rising search keys: group * stride + time - base.
-        late: (m,) rows that do not know all rows before them.
-        labels: The chunk's labels.
-        top_version: (m,) greatest version up to each row of its entity, or None.
-    """
-
-    view: FeatureView
-    rows: Ints
-    time_us: Ints
-    amount: Ints
-    group: Ints
-    starts: Ints
-    base_us: int
-    stride: int
-    key: Ints
-    late: Flags
-    labels: _PlacedLabels
-    top_version: Ints | None
-    _bounds: dict[int, Ints] = field(default_factory=dict)
-    _verdicts: Verdicts | None = None
-    _medians: Medians | None = None
-    _run: dict[tuple[int, int], FraudRuns] = field(default_factory=dict)
-
-    @classmethod
-    def cut(
-        cls,
-        view: FeatureView,
-        grouped: _Grouped,
-        transactions: TransactionColumns,
-        *,
-        known: _PlacedLabels,
-        places: tuple[int, int],
-    ) -> _Chunk:
-        start, stop = places
-        rows = grouped.rows[start:stop]
-        time_us = grouped.time_us[start:stop]
-        first, last = np.searchsorted(grouped.starts, [start, stop])
-        starts = grouped.starts[first : last + 1] - start
-        group = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-        base_us = int(time_us.min())
-        stride = _key_stride(grouped.span_us, view.reach_us(grouped.entity))
-        low, high = np.searchsorted(known.place, [start, stop])
-        labels = _PlacedLabels(
-            known.place[low:high] - start,
-            known.is_fraud[low:high],
-            known.known_at_us[low:high],
-            known.strength[low:high],
-            None if known.version is None else known.version[low:high],
-        )
-        versions = transactions.version(grouped.entity)
-        top_version, late = None, np.zeros(len(rows), dtype=np.bool_)
-        if versions is not None:
-            own = versions[rows]
-            top_version = running_maximum(own, starts)
-            late = own < top_version
-        return cls(
-            view=view,
-            rows=rows,
-            time_us=time_us,
-            amount=transactions.amount_minor[rows],
-            group=group,
-            starts=starts,
-            base_us=base_us,
-            stride=stride,
-            key=group * stride + (time_us - base_us),
-            late=late,
-            labels=labels,
-            top_version=top_version,
-        )
-
-    def value(self, feature: Feature) -> Floats | Ints:
-        """One feature of all rows of the chunk; (m,)."""
-        here = np.arange(len(self.rows))
-        match feature.measure:
-            case Measure.COUNT:
-                high = self.behind(feature.lag_us) if feature.lag_us else here + 1
-                return high - self.behind(feature.reach_us)
-            case Measure.MEAN_AMOUNT:
-                sums = np.concatenate(([0], np.cumsum(self.amount)))
-                low = self.behind(feature.window_us)
-                return divide(sums[1:] - sums[low], here + 1 - low)
-            case Measure.FRAUD_RATE:
-                count = self.behind(feature.lag_us) - self.behind(feature.reach_us)
-                rate = divide(self.sum_over_verdicts(feature, is_fraud=True), count)
-                rate[count == 0] = 0.0
-                return rate
-            case Measure.KNOWN_FRAUDS:
-                return self.sum_over_verdicts(feature, is_fraud=True)
-            case Measure.AMOUNT_TO_GENUINE_MEAN:
-                count = self.sum_over_verdicts(feature, is_fraud=False)
-                total = self.sum_over_verdicts(feature, is_fraud=False, of=self.amount)
-                return divide(self.amount * count, total)
-            case Measure.LAST_LABEL:
-                return self.runs(feature).last_label
-            case Measure.FRAUD_RUN:
-                return self.runs(feature).length
-            case Measure.FRAUD_RUN_AGE:
-                return self.runs(feature).age_days
-            case Measure.AMOUNT_TO_MEDIAN:
-                return divide(2 * self.amount, self.medians().twice_median)
-            case Measure.OUTLIERS:
-                return self.medians().outliers[feature.window_us]
-            case Measure.LARGEST_TO_MEDIAN:
-                return divide(2 * self.medians().largest[feature.window_us], self.medians().twice_median)
-            case _:
-                raise BrokenInvariant(f"the measure {feature.measure} needs no entity")
-
-    def behind(self, reach_us: int) -> Ints:
-        """(m,) for each row the first row of its entity with an event time > its own - reach."""
-        if reach_us not in self._bounds:
-            self._bounds[reach_us] = np.searchsorted(self.key, self.key - reach_us, side="right")
-        return self._bounds[reach_us]
-
-    def from_time(self, place: Ints, time_us: Ints) -> Ints:
-        """The first rows of the entities at `place` with an event time >= `time_us`; the entity's end without one."""
-        offset = np.clip(time_us - self.base_us, 0, self.stride - 1)
-        return np.searchsorted(self.key, self.group[place] * self.stride + offset, side="left")
-
-    def verdicts(self) -> Verdicts:
-        """What the chunk's labels say, over which rows: known, and not overruled by another label."""
-        if self._verdicts is None:
-            labels = self.labels
-            start = self.from_time(labels.place, labels.known_at_us + self.view.label_delay_us)
-            if self.top_version is not None and labels.version is not None:
-                start = np.maximum(start, self.from_version(labels.place, labels.version, self.top_version))
-            stop = np.full(len(start), len(self.rows), dtype=np.int64)
-            found = Verdicts(labels.place, labels.is_fraud, start, stop)
-            same = labels.place[1:] == labels.place[:-1]
-            self._verdicts = overruled(found, labels.strength, len(self.rows)) if same.any() else found
-        return self._verdicts
-
-    def from_version(self, place: Ints, version: Ints, top_version: Ints) -> Ints:
-        """The first rows of the entities at `place` that know `version`; exact for rows that are not late."""
-        highest = max(int(top_version.max()), int(version.max(initial=0))) + 2
-        if highest > (1 << 62) // len(self.starts):
-            raise BrokenInvariant(f"entity versions as large as {highest} cannot be searched")
-        key = self.group * highest + top_version
-        return np.searchsorted(key, self.group[place] * highest + version, side="right")
-
-    def in_window(self, feature: Feature) -> Verdicts:
-        """The verdicts, cut to the rows that have their transaction in the feature's window; empty ones left out."""
-        verdicts = self.verdicts()
-        event_us = self.time_us[verdicts.place]
-        start = np.maximum(verdicts.start, self.from_time(verdicts.place, event_us + feature.lag_us))
-        stop = np.minimum(verdicts.stop, self.from_time(verdicts.place, event_us + feature.reach_us))
-        cut = Verdicts(verdicts.place, verdicts.is_fraud, start, stop)
-        return cut.chosen(start < stop)
-
-    def sum_over_verdicts(self, feature: Feature, *, is_fraud: bool, of: Ints | None = None) -> Ints:
-        """(m,) how many transactions of the window are known as this, or the sum of a column over them."""
-        verdicts = self.in_window(feature)
-        verdicts = verdicts.chosen(verdicts.is_fraud == is_fraud)
-        change = np.zeros(len(self.rows) + 1, dtype=np.int64)
-        weight: Ints | int = 1 if of is None else of[verdicts.place]
-        np.add.at(change, verdicts.start, weight)
-        np.subtract.at(change, verdicts.stop, weight)
-        return np.cumsum(change[:-1])
-
-    def runs(self, feature: Feature) -> FraudRuns:
-        """Last label and run of known frauds of each row's window."""
-        window = (feature.window_us, feature.lag_us)
-        if window not in self._run:
-            self._run[window] = fraud_runs(self.in_window(feature), self.time_us, self.starts)
-        return self._run[window]
-
-    def medians(self) -> Medians:
-        """Median, outliers and largest amounts of all rows."""
-        if self._medians is None:
-            outliers, largest = (
-                {
-                    feature.window_us: self.behind(feature.window_us)
-                    for feature in self.view.features
-                    if feature.measure is measure
-                }
-                for measure in (Measure.OUTLIERS, Measure.LARGEST_TO_MEDIAN)
-            )
-            self._medians = medians(
-                self.amount, AmountWindows(self.behind(MEDIAN_WINDOW_US), outliers, largest), self.starts
-            )
-        return self._medians
-
-
-def _fill_late(
+def _chunk(
     view: FeatureView,
+    grouped: _Grouped,
     transactions: TransactionColumns,
-    labels: LabelColumns,
-    *,
-    order: Ints,
-    rows: Ints,
-    out: NDArray[np.float32],
-) -> None:
-    """Compute rows by the reference, from the events that the versions say they knew."""
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    by_row = np.argsort(labels.row, kind="stable")
-    label_starts = np.searchsorted(labels.row[by_row], np.arange(len(order) + 1))
-    grouped = {entity: _Grouped.of(entity, transactions, order) for entity in Entity}
-    places = {entity: grouped[entity].places() for entity in Entity}
-
-    def known_to(row: int, entity: Entity) -> list[PastTransaction]:
-        groups, place = grouped[entity], int(places[entity][row])
-        first = int(groups.starts[np.searchsorted(groups.starts, place, side="right") - 1])
-        horizon_us = int(transactions.event_time_us[row]) - view.reach_us(entity)
-        first += int(np.searchsorted(groups.time_us[first:place], horizon_us))
-        versions, label_versions = transactions.version(entity), labels.version(entity)
-        before = groups.rows[first:place]
-        if versions is not None:
-            before = before[versions[before] < versions[row]]
-        found: list[PastTransaction] = []
-        for other in before:
-            numbers = by_row[label_starts[other] : label_starts[other + 1]]
-            if versions is not None and label_versions is not None:
-                numbers = numbers[label_versions[numbers] < versions[row]]
-            known = tuple(_label(labels, int(number)) for number in numbers)
-            found.append(
-                PastTransaction(
-                    _rank_id(int(rank[other])),
-                    int(transactions.event_time_us[other]),
-                    int(transactions.amount_minor[other]),
-                    known,
-                )
-            )
-        return found
-
-    for row in rows.tolist():
-        transaction = Transaction(
-            _rank_id(int(rank[row])),
-            CustomerId(""),
-            TerminalId(""),
-            int(transactions.amount_minor[row]),
-            "",
-            int(transactions.event_time_us[row]),
-        )
-        history = History(known_to(row, Entity.CUSTOMER), known_to(row, Entity.TERMINAL))
-        out[row] = transform_one(view, transaction, history)
-
-
-def _rank_id(rank: int) -> TransactionId:
-    """An id that sorts as the rank does."""
-    return TransactionId(f"{rank:020}")
-
-
-def _label(labels: LabelColumns, number: int) -> Label:
-    known_at_us = int(labels.known_at_us[number])
-    return Label(
-        transaction_id=TransactionId(""),
-        verdict=Verdict.FRAUD if labels.is_fraud[number] else Verdict.GENUINE,
-        source=PRECEDENCE[int(labels.source[number])],
-        event_time_us=known_at_us,
-        known_at_us=known_at_us,
-        confidence=int(labels.confidence[number]),
-        author="",
+    placed: PlacedLabels,
+    places: tuple[int, int],
+) -> Chunk:
+    """The chunk of a range of places."""
+    start, stop = places
+    rows = grouped.rows[start:stop]
+    first, last = np.searchsorted(grouped.starts, [start, stop])
+    starts = grouped.starts[first : last + 1] - start
+    low, high = np.searchsorted(placed.place, [start, stop])
+    versions = transactions.version(grouped.entity)
+    return Chunk(
+        view=view,
+        entity=grouped.entity,
+        rows=rows,
+        time_us=grouped.time_us[start:stop],
+        amount=transactions.amount_minor[rows],
+        group=np.repeat(np.arange(len(starts) - 1), np.diff(starts)),
+        starts=starts,
+        span_us=grouped.span_us,
+        labels=PlacedLabels(
+            placed.place[low:high] - start,
+            placed.is_fraud[low:high],
+            placed.known_at_us[low:high],
+            placed.strength[low:high],
+            None if placed.version is None else placed.version[low:high],
+        ),
+        version=None if versions is None else versions[rows],
     )
+
+
+def _placed(entity: Entity, features: list[Feature], labels: LabelColumns, grouped: _Grouped) -> PlacedLabels:
+    """The labels that an entity's features read, sorted by the place of their transaction."""
+    measures = {feature.measure for feature in features}
+    if measures & _GENUINE_MEASURES:
+        chosen: slice | Ints = slice(None)
+    elif measures & _FRAUD_MEASURES:  # a genuine label matters only where it may overrule a fraud label
+        touched = np.zeros(len(grouped.rows), dtype=np.bool_)
+        touched[labels.row[labels.is_fraud]] = True
+        chosen = np.flatnonzero(touched[labels.row])
+    else:
+        chosen = slice(0, 0)
+    rows = labels.row[chosen]
+    place = grouped.places()[rows] if len(rows) else rows
+    order = np.argsort(place, kind="stable")
+    place = place[order]
+
+    def take(column: NDArray[Any]) -> NDArray[Any]:
+        taken: NDArray[Any] = column[chosen][order]
+        return taken
+
+    strength = np.empty(0, dtype=np.int64)
+    is_fraud, known_at_us = take(labels.is_fraud), take(labels.known_at_us)
+    if (place[1:] == place[:-1]).any():
+        strength = np.empty(len(place), dtype=np.int64)
+        ranked = np.lexsort((is_fraud, take(labels.confidence), known_at_us, take(labels.source)))
+        strength[ranked] = np.arange(len(place))
+    version = labels.version(entity)
+    return PlacedLabels(place, is_fraud, known_at_us, strength, None if version is None else take(version))

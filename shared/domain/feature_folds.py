@@ -212,13 +212,21 @@ def _sweep_runs(verdicts: Verdicts, items: range, time_us: Ints, rows: range, fo
             found.age_days[row] = float(time_us[row] - time_us[known[first]]) / float(US_PER_DAY)
 
 
-def medians(amount: Ints, windows: AmountWindows, starts: Ints, dense_window: int = DENSE_WINDOW) -> Medians:
+def medians(
+    amount: Ints,
+    windows: AmountWindows,
+    starts: Ints,
+    wanted: Flags | None = None,
+    *,
+    dense_window: int = DENSE_WINDOW,
+) -> Medians:
     """Medians, outliers and largest amounts for each row.
 
     Args:
         amount: (m,) minor units, greater than 0.
         windows: Where each row's windows start.
         starts: (n_groups + 1,) first rows of the entities.
+        wanted: (m,) the rows to compute; None for all. Others may be left at 0.
         dense_window: Longest window that is not swept; changes speed, never a value.
     """
     first = np.minimum.reduce([windows.median, *windows.outliers.values(), *windows.largest.values()])
@@ -230,7 +238,7 @@ def medians(amount: Ints, windows: AmountWindows, starts: Ints, dense_window: in
         {window: np.zeros(len(amount), dtype=np.int64) for window in windows.outliers},
         {window: np.zeros(len(amount), dtype=np.int64) for window in windows.largest},
     )
-    dense = np.ones(len(amount), dtype=np.bool_)
+    dense = np.ones(len(amount), dtype=np.bool_) if wanted is None else wanted.copy()
     for number in busy:
         dense[starts[number] : starts[number + 1]] = False
         _sweep_medians(amount, windows, range(starts[number], starts[number + 1]), found)
