@@ -144,6 +144,16 @@ def test_a_refreshed_token_keeps_the_link(secure: BrokerProcess) -> None:
             time.sleep(0.05)
 
 
+def test_each_control_node_replies_on_its_own_link(secure: BrokerProcess) -> None:
+    with WireClient(secure.port).ready() as client:
+        client.attach(5, "$management", receive=True)
+        client.attach(6, "tx/$management", receive=False)
+        client.expect(Code.FLOW)
+        client.credit(5, 10)
+        assert client.put_token("tx") == 202
+        assert client.reply_handle == 100
+
+
 # ------------------------------------------------------------------------------------------------ JSON Web Tokens
 
 

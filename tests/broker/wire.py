@@ -169,7 +169,7 @@ class WireClient:
         self.transfer(101, self._tokens, request)
         self._tokens += 1
         reply = self.expect(Code.TRANSFER)
-        self.said_by_cbs = reply.payload
+        self.said_by_cbs, self.reply_handle = reply.payload, reply.fields[0]
         _, stop = codec.decode(reply.payload)
         properties, _ = codec.decode(reply.payload, stop)
         assert isinstance(properties, Described)

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from twin.broker import codec, messages, performatives
+from twin.broker.addresses import Node
 from twin.broker.codec import DecodeError
 from twin.broker.errors import Condition, LinkError, LogCorrupt
 from twin.broker.hubs import Hub, Partition
@@ -293,8 +294,9 @@ class OutgoingLink(Link):
 class ReplyLink(OutgoingLink):
     """Replies of a control node; they wait while the client gives no credit."""
 
-    def __init__(self, channel: Channel, attach: Attach) -> None:
+    def __init__(self, channel: Channel, attach: Attach, node: type[Node]) -> None:
         super().__init__(channel, attach, None)
+        self.node = node
         self.address = attach.target.address
         self._waiting: deque[bytes] = deque()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from twin.broker import addresses, management, messages, performatives, positions
-from twin.broker.addresses import CbsNode, ManagementNode, PublishNode, ReadNode
+from twin.broker.addresses import CbsNode, ManagementNode, Node, PublishNode, ReadNode
 from twin.broker.codec import Described
 from twin.broker.errors import Condition, ConnectionFault, LinkError
 from twin.broker.framing import MIN_MAX_FRAME_SIZE
@@ -236,27 +236,29 @@ class Session:
         """The link for an attach, and what starts it once the client knows that it is attached."""
         match addresses.parse(address, is_receiver=attach.is_receiver):
             case CbsNode():
-                return self._control(attach, self._put_token)
+                return self._control(attach, CbsNode, self._put_token)
             case ManagementNode():
                 if not self._wire.grants:
                     raise _no_token()
-                return self._control(attach, self._manage)
+                return self._control(attach, ManagementNode, self._manage)
             case PublishNode() as node:
                 publish = self._publish_link(attach, node, address)
                 return publish, publish.grant
             case ReadNode() as node:
                 return self._read_link(attach, node, address)
 
-    def _control(self, attach: Attach, answer: Callable[[Request], bytes]) -> tuple[Link, Callable[[], None]]:
+    def _control(
+        self, attach: Attach, node: type[Node], answer: Callable[[Request], bytes]
+    ) -> tuple[Link, Callable[[], None]]:
         if attach.is_receiver:
-            replies = ReplyLink(self, attach)
+            replies = ReplyLink(self, attach, node)
             return replies, replies.pump
-        requests = RequestLink(self, attach, answer, self._reply_link)
+        requests = RequestLink(self, attach, answer, lambda address: self._reply_link(node, address))
         return requests, requests.grant
 
-    def _reply_link(self, address: str | None) -> ReplyLink | None:
-        """The link of this session to reply on: the one named, else the newest."""
-        candidates = [link for link in self._links.values() if isinstance(link, ReplyLink)]
+    def _reply_link(self, node: type[Node], address: str | None) -> ReplyLink | None:
+        """The link of this session to reply on for a node: the one named, else the newest."""
+        candidates = [link for link in self._links.values() if isinstance(link, ReplyLink) and link.node is node]
         named = [link for link in candidates if address is not None and link.address == address]
         return next(reversed(named or candidates), None)
 
