@@ -59,11 +59,15 @@ def programs() -> Path:
     copy = Path(tempfile.gettempdir()) / f"tollgate-postgres-{version(_WHEEL)}"
     if not copy.exists():
         with tempfile.TemporaryDirectory(dir=copy.parent) as scratch:
-            whole = Path(scratch) / "pginstall"
-            shutil.copytree(folder.parent, whole, symlinks=True)
-            with suppress(FileExistsError):  # somebody else was faster with the same files
+            # The programs look for their libraries where the wheel puts them, beside the package.
+            whole, package = Path(scratch) / "whole", folder.parents[1]
+            shutil.copytree(folder.parent, whole / package.name / folder.parent.name, symlinks=True)
+            libraries = package.with_name(f"{package.name}.libs")
+            if libraries.exists():
+                shutil.copytree(libraries, whole / libraries.name, symlinks=True)
+            with suppress(OSError):  # somebody else was faster with the same files
                 whole.rename(copy)
-    return copy / "bin"
+    return copy / folder.relative_to(folder.parents[2])
 
 
 def owner() -> int | None:
