@@ -9,6 +9,7 @@ import re
 import socket
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -17,8 +18,15 @@ from tests.host.hosting import HostProcess, kill, request, until
 
 
 @pytest.fixture(scope="module")
-def host(new_host: StartHost) -> HostProcess:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to which each call of `sleep` adds a letter when it begins."""
+    return tmp_path_factory.mktemp("http") / "begun"
+
+
+@pytest.fixture(scope="module")
+def host(new_host: StartHost, begun: Path) -> HostProcess:
     settings = {
+        "BEGUN": str(begun),
         "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
         "FUNCTIONS_REQUEST_BODY_SIZE_LIMIT": "200000",
         "PYTHON_THREADPOOL_THREAD_COUNT": "4",
@@ -269,13 +277,13 @@ def test_function_over_its_timeout_is_500_and_costs_the_worker(host: HostProcess
     assert "a function ran over functionTimeout" in host.log()
 
 
-def test_killed_worker_drops_only_its_own_requests(host: HostProcess) -> None:
+def test_killed_worker_drops_only_its_own_requests(host: HostProcess, begun: Path) -> None:
     until(lambda: host.status()["state"] == "Running", "all workers up")
     victim = host.workers()[0]
+    begun.unlink(missing_ok=True)
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        calls = [pool.submit(request, host.port, "GET", "/api/sleep/1000") for _ in range(16)]
-        until(lambda: True, "started", pause_s=0.3)
-        time.sleep(0.4)  # let them be in flight; not a synchronisation, the outcome is checked below
+        calls = [pool.submit(request, host.port, "GET", "/api/sleep/2000") for _ in range(16)]
+        until(lambda: begun.exists() and len(begun.read_text()) == 16, "all calls in flight", pause_s=0.01)
         kill(victim)
         for _ in range(20):
             assert host.get("/api/text").status == 200

@@ -19,6 +19,8 @@ from tests.host.conftest import StartHost
 from tests.host.hosting import HostProcess, alive, kill, request, until, write_app
 
 HEAD = "import asyncio, importlib, json, os, sys, time\nimport azure.functions as func\n"
+# Each call that has begun is a letter in a file beside the app, so that a test knows when calls are in flight.
+HEAD += "def begun():\n    with open('begun', 'a') as file:\n        file.write('x')\n"
 APP = HEAD + "app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)\n"
 HELLO = """
 @app.route(route="hello")
@@ -27,13 +29,28 @@ async def hello(req: func.HttpRequest) -> str:
 
 @app.route(route="sleep/{{ms:int}}")
 async def sleep(req: func.HttpRequest) -> str:
+    begun()
     await asyncio.sleep(int(req.route_params["ms"]) / 1000)
     return "slept"
+"""
+
+BLOCKS = """
+@app.route(route="block")
+{kind} block(req: func.HttpRequest) -> str:
+    begun()
+    time.sleep(60)
+    return ""
 """
 
 
 def hello(text: str) -> str:
     return APP + HELLO.format(text=text)
+
+
+def in_flight(host: HostProcess, count: int) -> None:
+    """Wait until so many calls have begun."""
+    file = host.app_dir / "begun"
+    until(lambda: file.exists() and len(file.read_text()) >= count, f"{count} calls in flight")
 
 
 def begin(host: HostProcess, path: str, pool: concurrent.futures.Executor) -> concurrent.futures.Future[Any]:
@@ -48,7 +65,7 @@ def test_stop_lets_requests_in_flight_end(new_host: StartHost, tmp_path: Path) -
     host = new_host(write_app(tmp_path / "app", hello("one")), {"FUNCTIONS_WORKER_PROCESS_COUNT": "2"}).start()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         calls = [begin(host, "/api/sleep/1500", pool) for _ in range(4)]
-        time.sleep(0.5)  # until they are in flight; their outcome is checked below
+        in_flight(host, 4)
         assert host.stop() == 0
         assert [call.result().body for call in calls] == [b"slept"] * 4
     with pytest.raises(ConnectionRefusedError):
@@ -56,13 +73,11 @@ def test_stop_lets_requests_in_flight_end(new_host: StartHost, tmp_path: Path) -
 
 
 def test_stop_cuts_off_what_outlives_the_grace_period(new_host: StartHost, tmp_path: Path) -> None:
-    code = (
-        APP + "@app.route(route='hang')\ndef hang(req: func.HttpRequest) -> str:\n    time.sleep(60)\n    return ''\n"
-    )
+    code = APP + BLOCKS.format(kind="def")
     host = new_host(write_app(tmp_path / "app", code, {"functionTimeout": "00:00:02"}), {}).start()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        call = begin(host, "/api/hang", pool)
-        time.sleep(0.3)  # until it is in flight
+        call = begin(host, "/api/block", pool)
+        in_flight(host, 1)
         started = time.monotonic()
         assert host.stop() == 0
         assert time.monotonic() - started < 10
@@ -93,27 +108,21 @@ def test_worker_that_keeps_dying_is_replaced_with_growing_pauses(new_host: Start
 
 
 def test_blocked_event_loop_over_the_timeout_ends_the_worker(new_host: StartHost, tmp_path: Path) -> None:
-    code = (
-        APP
-        + "@app.route(route='hog')\nasync def hog(req: func.HttpRequest) -> str:\n    time.sleep(60)\n    return ''\n"
-    )
+    code = APP + BLOCKS.format(kind="async def")
     host = new_host(write_app(tmp_path / "app", code, {"functionTimeout": "00:00:01"}), {}).start()
     before = host.workers()
     with pytest.raises(ConnectionError):
-        host.get("/api/hog")
+        host.get("/api/block")
     until(lambda: host.status().get("state") == "Running" and host.workers() != before, "a new worker")
-    assert "the event loop is blocked by one of: hog" in host.log()
+    assert "the event loop is blocked by one of: block" in host.log()
 
 
 def test_stop_does_not_wait_for_a_blocked_event_loop(new_host: StartHost, tmp_path: Path) -> None:
-    code = (
-        APP
-        + "@app.route(route='hog')\nasync def hog(req: func.HttpRequest) -> str:\n    time.sleep(60)\n    return ''\n"
-    )
+    code = APP + BLOCKS.format(kind="async def")
     host = new_host(write_app(tmp_path / "app", code, {"functionTimeout": "00:00:02"}), {}).start()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        call = begin(host, "/api/hog", pool)
-        time.sleep(0.3)  # until it is in flight
+        call = begin(host, "/api/block", pool)
+        in_flight(host, 1)
         assert host.stop(20) == 0
         assert isinstance(call.exception(), ConnectionError)
 
@@ -141,14 +150,15 @@ def test_change_is_taken_over_without_a_gap(watched: HostProcess) -> None:
     old = watched.workers()
     seen: Counter[bytes] = Counter()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        in_flight = begin(watched, "/api/sleep/4000", pool)
+        call = begin(watched, "/api/sleep/4000", pool)
+        in_flight(watched, 1)
         write_app(watched.app_dir, hello("two"))
         deadline = time.monotonic() + 30
         while seen[b"two"] < 5:
             seen[watched.get("/api/hello").body] += 1  # a refused connection would raise
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        assert in_flight.result().body == b"slept"
+        assert call.result().body == b"slept"
     assert set(seen) == {b"one", b"two"}
     until(lambda: not any(alive(pid) for pid in old), "the old workers leave")
 

@@ -15,6 +15,12 @@ app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 JSON = "application/json"
 
 
+def note_begin() -> None:
+    """One letter per call, so that a test knows when calls are in flight."""
+    with Path(os.environ["BEGUN"]).open("a") as file:
+        file.write("x")
+
+
 def answer(document: object, status: int = 200) -> func.HttpResponse:
     return func.HttpResponse(json.dumps(document), status_code=status, mimetype=JSON)
 
@@ -116,6 +122,7 @@ async def text(req: func.HttpRequest) -> str:
 
 @app.route(route="sleep/{ms:int}", methods=["GET"])
 async def sleep(req: func.HttpRequest) -> func.HttpResponse:
+    note_begin()
     await asyncio.sleep(int(req.route_params["ms"]) / 1000)
     return answer(os.getpid())
 
