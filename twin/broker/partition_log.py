@@ -203,6 +203,8 @@ class PartitionLog:
         if self._limits.group_commit:
             # A worker thread may be syncing this very descriptor; the next commit closes it.
             self._retired.append(self._descriptor)
+            # Where the numbers go on is only in the new header once retention has dropped what came before.
+            os.fsync(descriptor)
             self._sync_directory()
         else:
             os.close(self._descriptor)
