@@ -273,6 +273,14 @@ def test_route_prefix(new_host: StartHost, tmp_path: Path) -> None:
     assert host.get("/api/hello").status == 404
 
 
+def test_no_route_hides_the_admin_routes(new_host: StartHost, tmp_path: Path) -> None:
+    code = APP + "@app.route(route='{*all}')\nasync def every(req: func.HttpRequest) -> str:\n    return 'caught'\n"
+    app_dir = write_app(tmp_path / "app", code, {"extensions": {"http": {"routePrefix": ""}}})
+    host = new_host(app_dir, {}).start()
+    assert host.get("/any/thing").body == b"caught"
+    assert host.status()["state"] == "Running"
+
+
 def test_json_log_lines(new_host: StartHost, tmp_path: Path) -> None:
     host = new_host(write_app(tmp_path / "app", hello("one")), {}, log_format="json").start()
     entry = next(json.loads(line) for line in host.log().splitlines() if '"listening on' in line)

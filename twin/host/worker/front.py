@@ -122,7 +122,8 @@ class Front:
         raw_path: bytes = scope["raw_path"]
         if method == "OPTIONS" and self.cors is not None and self.cors.is_preflight(headers):
             return 204, self.cors.preflight_headers(headers), b""
-        found = self.router.find(method, raw_path)
+        # Reserved by the host, so that no catch-all route can hide it.
+        found = None if raw_path[:7].lower() == b"/admin/" else self.router.find(method, raw_path)
         if found is None:
             return await self._elsewhere(scope, headers, receive)
         function = self.functions[found[0]]
