@@ -15,7 +15,7 @@ from shared.domain.feature_folds import AmountWindows, divide, medians, running_
 from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, VIEWS, Entity, Feature, FeatureView, Measure, Null
 from shared.domain.features import transform_one
 from shared.domain.instants import US_PER_DAY
-from shared.domain.labels import Verdict
+from shared.domain.labels import LabelSource, Verdict
 from tests.unit.domain.worlds import World, label, random_world, same_bits, transaction, worlds
 
 
@@ -250,3 +250,36 @@ def test_one_entity_may_have_versions_and_the_other_none(world: World) -> None:
     expected = transform_many(view, columns, labels)
     without = transform_many(view, replace(columns, customer_version=None), replace(labels, customer_version=None))
     assert same_bits(without, expected)
+
+
+def test_a_label_recorded_late_is_unknown_to_a_decision_that_came_before_it() -> None:
+    """At a terminal, where a later version of an earlier row must not make the decision look better informed."""
+    old, overtaken, decided = (transaction(number, days * US_PER_DAY) for number, days in enumerate((0, 20, 21)))
+    world = World([old, overtaken, decided], [label(old, fraud=True)], [1, 7, 5], [6])
+    found = world.at_once(CARD_V1)
+    assert same_bits(found, world.one_by_one(CARD_V1))
+    assert found[:, CARD_V1.names.index("terminal_fraud_run")].tolist() == [0, 1, 0]
+
+
+def test_a_verdict_that_is_overruled_before_an_earlier_one_leaves() -> None:
+    """The earlier transaction's label stays known while the later transaction's changes from genuine to fraud."""
+    first, second = transaction(0, 0), transaction(1, US_PER_DAY)
+    watched = [transaction(10 + days, days * US_PER_DAY) for days in range(8, 20)]
+    labels = [
+        label(first, fraud=True),
+        label(second, fraud=False),
+        replace(label(second, fraud=True, known_after_us=5 * US_PER_DAY), source=LabelSource.CHARGEBACK),
+    ]
+    world = World([first, second, *watched], labels)
+    found = world.at_once(CARD_V1)
+    assert same_bits(found, world.one_by_one(CARD_V1))
+    assert found[2:, CARD_V1.names.index("terminal_fraud_run")].tolist() == [0] * 5 + [2] * 7
+
+
+def test_a_genuine_label_overrules_fraud_in_a_view_of_frauds_only() -> None:
+    item, later = transaction(0, 0), transaction(1, 20 * US_PER_DAY)
+    overruling = replace(label(item, fraud=False), source=LabelSource.CHARGEBACK)
+    world = World([item, later], [label(item, fraud=True), overruling])
+    found = world.at_once(HANDBOOK_V1)
+    assert same_bits(found, world.one_by_one(HANDBOOK_V1))
+    assert found[1, HANDBOOK_V1.names.index("terminal_fraud_rate_30d")] == 0
