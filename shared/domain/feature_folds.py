@@ -231,27 +231,29 @@ def medians(
     """
     first = np.minimum.reduce([windows.median, *windows.outliers.values(), *windows.largest.values()])
     depth = np.arange(len(amount)) - first
-    deepest = np.maximum.reduceat(depth, starts[:-1])
-    busy = np.flatnonzero(deepest > dense_window)
     found = Medians(
         np.zeros(len(amount), dtype=np.int64),
         {window: np.zeros(len(amount), dtype=np.int64) for window in windows.outliers},
         {window: np.zeros(len(amount), dtype=np.int64) for window in windows.largest},
     )
-    dense = np.ones(len(amount), dtype=np.bool_) if wanted is None else wanted.copy()
-    for number in busy:
-        dense[starts[number] : starts[number + 1]] = False
-        _sweep_medians(amount, windows, range(starts[number], starts[number + 1]), found)
-    rows = np.flatnonzero(dense)
-    rows = rows[np.argsort(depth[rows].astype(np.uint16), kind="stable")[::-1]]
+    if wanted is None:
+        rest = np.ones(len(amount), dtype=np.bool_)
+        for number in np.flatnonzero(np.maximum.reduceat(depth, starts[:-1]) > dense_window):
+            rest[starts[number] : starts[number + 1]] = False
+            _sweep_medians(amount, windows, range(starts[number], starts[number + 1]), found)
+        rows = np.flatnonzero(rest)
+    else:  # a sweep would visit every row for the few that are wanted
+        rows = np.flatnonzero(wanted)
+    rows = rows[np.argsort(depth[rows].astype(np.uint32), kind="stable")[::-1]]
     # Half as many bytes to sort where amounts allow it; the values are the same.
     narrow = amount.astype(np.int32) if len(amount) and amount.max() < np.iinfo(np.int32).max else amount
-    padded = np.concatenate([np.zeros(dense_window, dtype=narrow.dtype), narrow])
+    margin = int(depth[rows[0]]) if len(rows) else 0
+    padded = np.concatenate([np.zeros(margin, dtype=narrow.dtype), narrow])
     start = 0
     while start < len(rows):
         width = int(depth[rows[start]])
         block = rows[start : start + max(1, _BLOCK_CELLS // (width + 1))]
-        amounts = sliding_window_view(padded, width + 1)[block - width + dense_window]
+        amounts = sliding_window_view(padded, width + 1)[block - width + margin]
         _dense_medians(amounts, block, windows, found)
         start += len(block)
     return found

@@ -45,6 +45,14 @@ def test_a_smaller_view_gives_the_same_bits(world: World) -> None:
     assert same_bits(world.at_once(HANDBOOK_V1), world.at_once(CARD_V1)[:, :15].copy())
 
 
+@settings(max_examples=15, deadline=None)
+@given(worlds(), st.permutations(CARD_V1.features))
+def test_column_order_is_that_of_the_view_and_changes_no_value(world: World, features: list[Feature]) -> None:
+    view = FeatureView("shuffled", tuple(features))
+    places = [CARD_V1.names.index(name) for name in view.names]
+    assert same_bits(world.at_once(view), world.at_once(CARD_V1)[:, places].copy())
+
+
 @settings(max_examples=25, deadline=None)
 @given(worlds(versions=True), st.randoms(use_true_random=False))
 def test_row_order_is_irrelevant(world: World, random: object) -> None:
@@ -167,6 +175,11 @@ def test_sweeping_and_sorting_give_the_same_medians(seed: int) -> None:
         for window in (1, 7, 14):
             assert np.array_equal(dense.outliers[window], swept.outliers[window])
         assert np.array_equal(dense.largest[14], swept.largest[14])
+        wanted = rng.random(120) < 0.2
+        few = medians(amount, windows, starts, wanted, dense_window=0)
+        assert np.array_equal(few.twice_median[wanted], dense.twice_median[wanted])
+        assert np.array_equal(few.outliers[7][wanted], dense.outliers[7][wanted])
+        assert np.array_equal(few.largest[14][wanted], dense.largest[14][wanted])
 
 
 def test_a_busy_card_and_a_busy_terminal_equal_the_reference() -> None:
