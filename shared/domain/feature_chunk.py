@@ -34,6 +34,11 @@ def key_stride(span_us: int, reach_us: int) -> int:
     return span_us + reach_us + 2
 
 
+def most_entities(stride: int) -> int:
+    """How many entities one chunk may have, so that search keys stay below 2**62."""
+    return max(1, (1 << 62) // stride)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class PlacedLabels:
     """The labels that an entity's features read, sorted by the place of their transaction.
@@ -165,19 +170,20 @@ class Chunk:
 
     def tardy_labels(self) -> Ints:
         """The labels that some row does not know although they count by their time: recorded late."""
-        labels = self.labels
         if self._tardy is None:
-            if self.version is None or labels.version is None:
-                self._tardy = np.empty(0, dtype=np.int64)
-            else:
-                backwards = running_maximum(-self.version[::-1], len(self.rows) - self.starts[::-1])
-                least_after = -backwards[::-1]
-                start = self.knowable()
-                ends = self.starts[self.group[labels.place] + 1]
-                counting = start < ends
-                least = least_after[np.minimum(start, len(self.rows) - 1)]
-                self._tardy = np.flatnonzero(counting & (least < labels.version))
+            self._tardy = self._find_tardy()
         return self._tardy
+
+    def _find_tardy(self) -> Ints:
+        labels = self.labels
+        if self.version is None or labels.version is None:
+            return np.empty(0, dtype=np.int64)
+        backwards = running_maximum(-self.version[::-1], len(self.rows) - self.starts[::-1])
+        least_from_here = -backwards[::-1]
+        start = self.knowable()
+        ever = start < self.starts[self.group[labels.place] + 1]
+        least = least_from_here[np.minimum(start, len(self.rows) - 1)]
+        return np.flatnonzero(ever & (least < labels.version))
 
     def strangers(self, lag_us: int) -> Ints:
         """The rows that do not know a prefix of their entity's rows, or of its labels in the order of versions.
@@ -192,11 +198,12 @@ class Chunk:
         seen = before > self.starts[self.group]
         strange = seen & (top[np.maximum(before, 1) - 1] > self.version)
         tardy = self.tardy_labels()
-        if len(tardy) and self.labels.version is not None:
+        if len(tardy):
             keys, scale = self._version_keys(tardy)
-            inside = np.searchsorted(np.sort(keys), self.group * scale + top, side="left")
-            inside -= np.searchsorted(np.sort(keys), self.group * scale + self.version, side="right")
-            strange |= inside > 0
+            keys.sort()
+            below_top = np.searchsorted(keys, self.group * scale + top, side="left")
+            known = np.searchsorted(keys, self.group * scale + self.version, side="right")
+            strange |= below_top > known
         return np.flatnonzero(strange)
 
     def _version_keys(self, labels: Ints) -> tuple[Ints, int]:
@@ -219,12 +226,13 @@ class Chunk:
 
     def blocks(self, targets: Ints, most_rows: int) -> Iterator[Ints]:
         """Targets in pieces that know at most so many rows together, or a single one that knows more."""
-        reach_us = self.view.reach_us(self.entity)
-        known = np.cumsum(targets - self.behind(reach_us)[targets] + 1)
+        known = np.cumsum(targets - self.behind(self.view.reach_us(self.entity))[targets] + 1)
+        most_targets = most_entities(self._stride)
         first = 0
         while first < len(targets):
             gone = int(known[first - 1]) if first else 0
             end = max(first + 1, int(np.searchsorted(known, gone + most_rows, side="right")))
+            end = min(end, first + most_targets)
             yield targets[first:end]
             first = end
 

@@ -114,14 +114,9 @@ def _value(
             return float(len(window) + (feature.lag_us == 0))
         case Measure.MEAN_AMOUNT:
             return _divide(sum(event.amount_minor for event in window) + amount, len(window) + 1)
-        case Measure.AMOUNT_TO_MEDIAN:
-            return _divide(2 * amount, _twice_median(events, now_us))
-        case Measure.OUTLIERS:
+        case Measure.AMOUNT_TO_MEDIAN | Measure.OUTLIERS | Measure.LARGEST_TO_MEDIAN:
             amounts = [*(event.amount_minor for event in window), amount]
-            return float(sum(_is_outlier(item, _twice_median(events, now_us)) for item in amounts))
-        case Measure.LARGEST_TO_MEDIAN:
-            amounts = [*(event.amount_minor for event in window), amount]
-            return _divide(2 * max(amounts), _twice_median(events, now_us))
+            return _beside_median(feature.measure, amounts, _twice_median(events, now_us))
         case _:
             known = [(event, label_at(event.labels, now_us, view.label_delay_us)) for event in window]
             return _of_labels(feature.measure, transaction, len(window), known)
@@ -138,6 +133,17 @@ def _calendar(measure: Measure, now_us: int, amount: int) -> float:
             return float(now_us % US_PER_DAY // US_PER_HOUR <= NIGHT_UNTIL_HOUR)
         case _:
             raise BrokenInvariant(f"the measure {measure} needs an entity")
+
+
+def _beside_median(measure: Measure, amounts: list[int], twice_median: int) -> float:
+    """A feature of the amounts of a window, the transaction's own last, beside the median before it."""
+    match measure:
+        case Measure.AMOUNT_TO_MEDIAN:
+            return _divide(2 * amounts[-1], twice_median)
+        case Measure.OUTLIERS:
+            return float(sum(_is_outlier(amount, twice_median) for amount in amounts))
+        case _:
+            return _divide(2 * max(amounts), twice_median)
 
 
 def _of_labels(

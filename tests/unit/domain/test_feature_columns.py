@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -55,11 +56,11 @@ def test_column_order_is_that_of_the_view_and_changes_no_value(world: World, fea
 
 @settings(max_examples=25, deadline=None)
 @given(worlds(versions=True), st.randoms(use_true_random=False))
-def test_row_order_is_irrelevant(world: World, random: object) -> None:
+def test_row_order_is_irrelevant(world: World, random: Random) -> None:
     rows = list(range(len(world.transactions)))
     labels = list(range(len(world.labels)))
-    random.shuffle(rows)  # type: ignore[attr-defined]  # hypothesis types it as object
-    random.shuffle(labels)  # type: ignore[attr-defined]  # as above
+    random.shuffle(rows)
+    random.shuffle(labels)
     assert world.versions is not None
     assert world.label_versions is not None
     shuffled = World(
@@ -86,7 +87,7 @@ def test_later_events_change_nothing(world: World, number: int) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(worlds(), st.integers(0, 23), st.randoms(use_true_random=False))
-def test_labels_not_yet_knowable_change_nothing(world: World, number: int, random: object) -> None:
+def test_labels_not_yet_knowable_change_nothing(world: World, number: int, random: Random) -> None:
     """Turned over, dropped or added: a label that does not count at an event time leaves no trace in its row."""
     row = number % len(world.transactions)
     time_us = world.transactions[row].event_time_us
@@ -97,7 +98,7 @@ def test_labels_not_yet_knowable_change_nothing(world: World, number: int, rando
     changed = [
         item if item.counts_at(time_us) else replace(item, verdict=opposite(item.verdict))
         for item in world.labels
-        if item.counts_at(time_us) or random.random() < 0.7  # type: ignore[attr-defined]  # as above
+        if item.counts_at(time_us) or random.random() < 0.7
     ]
     changed += [
         replace(label(item, fraud=True), known_at_us=time_us - CARD_V1.label_delay_us + 1)
@@ -296,3 +297,22 @@ def test_a_genuine_label_overrules_fraud_in_a_view_of_frauds_only() -> None:
     found = world.at_once(HANDBOOK_V1)
     assert same_bits(found, world.one_by_one(HANDBOOK_V1))
     assert found[1, HANDBOOK_V1.names.index("terminal_fraud_rate_30d")] == 0
+
+
+def test_rows_that_arrived_in_reverse_over_a_century_know_nothing() -> None:
+    """So many private histories over so long a span that their search keys would not fit 64 bits at once."""
+    rng = np.random.default_rng(6)
+    n_rows = 4000
+    versions = np.arange(n_rows, 0, -1)
+    columns = TransactionColumns(
+        np.arange(n_rows),
+        np.sort(rng.integers(0, 100 * 365 * US_PER_DAY, n_rows)),
+        rng.integers(1, 1000, n_rows),
+        np.zeros(n_rows, dtype=np.int64),
+        np.zeros(n_rows, dtype=np.int64),
+        versions,
+        versions,
+    )
+    found = transform_many(CARD_V1, columns, LabelColumns.none())
+    assert np.all(found[:, CARD_V1.names.index("customer_count_30d")] == 1)
+    assert np.all(found[:, CARD_V1.names.index("terminal_count_30d")] == 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -93,9 +94,9 @@ def test_a_label_counts_from_known_at_plus_delay(label: Label) -> None:
 
 
 @given(st.lists(LABELS, max_size=6), st.randoms(use_true_random=False))
-def test_which_label_holds_depends_on_the_set_only(labels: list[Label], random: object) -> None:
+def test_which_label_holds_depends_on_the_set_only(labels: list[Label], random: Random) -> None:
     shuffled = list(labels)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]  # hypothesis types it as object
+    random.shuffle(shuffled)
     time_us = NOW_US - 2 + LABEL_DELAY_US
     first, second = label_at(labels, time_us), label_at([*shuffled, *shuffled], time_us)
     assert (first is None) == (second is None)
