@@ -16,6 +16,8 @@ STAMP := $(VENV)/.setup-stamp
 TWIN_NODE := twin/node/node_modules/.setup-stamp
 TESTS_NODE := tests/node/node_modules/.setup-stamp
 PYTEST_ARGS ?=
+# Most tests wait for real servers more than they compute; more processes than this make two cores late.
+TEST_PROCESSES ?= 2
 
 .PHONY: help setup demo test check bench clean lock format twin-setup
 
@@ -53,7 +55,7 @@ demo: twin-setup ## Start a fresh twin, send one event and one request through r
 	@$(PY) -m twin.demo
 
 test: setup ## Run all tests on real servers
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 check: setup ## Format, lint, types, imports, locks
 	@echo "check: format"; $(VENV)/bin/ruff format --check --quiet .

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import socket
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,19 +13,25 @@ from twin.services.azurite import azurite_service
 from twin.services.orchestra import bring_up, take_down
 from twin.services.postgres import postgres_service
 from twin.services.processes import Records
+from twin.services.service import port_owner
 from twin.services.settings import TwinSettings
+
+_candidates = itertools.count(os.getpid())
 
 
 def free_ports(count: int) -> list[int]:
-    """Loopback ports that nobody listens on now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for item in sockets:
-            item.bind(("127.0.0.1", 0))
-        return [item.getsockname()[1] for item in sockets]
-    finally:
-        for item in sockets:
-            item.close()
+    """Loopback ports that nobody listens on now, all different.
+
+    Below the range from which the kernel serves outgoing connections, and each test process from its own part of it, so
+    that nobody takes a port between its being found and its being used.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    found: list[int] = []
+    while len(found) < count:
+        port = 16_000 + 1_000 * (worker % 16) + next(_candidates) % 1_000
+        if port_owner(port) is None and port not in found:
+            found.append(port)
+    return found
 
 
 def twin_settings(home: Path) -> TwinSettings:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.broker.support import ROOT, Authority, Azurite, BrokerProcess, free_port, until
+from tests.broker.support import ROOT, Authority, Azurite, BrokerProcess, until
+from tests.conftest import free_ports
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     directory = tmp_path_factory.mktemp("azurite")
     binary = ROOT / "twin/node/node_modules/.bin/azurite-blob"
     assert binary.exists(), "Azurite is not installed: run `make setup`"
-    port = free_port()
+    port = free_ports(1)[0]
     command = [str(binary), "--blobPort", str(port), "--location", str(directory), "--silent", "--skipApiVersionCheck"]
     command += ["--loose"]
     with (directory / "azurite.log").open("w") as log:

@@ -8,7 +8,6 @@ import datetime
 import ipaddress
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -294,13 +293,6 @@ class Azurite:
     """Blob storage for checkpoints."""
 
     connection_string: str
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class BackgroundLines:

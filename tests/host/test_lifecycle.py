@@ -172,6 +172,25 @@ def test_broken_change_is_not_taken_over(watched: HostProcess) -> None:
     until(lambda: watched.get("/api/hello").body == b"mended", "the mended app")
 
 
+def test_change_of_a_library_beside_the_app_is_taken_over(new_host: StartHost, tmp_path: Path) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    word = library / "word.py"
+    word.write_text("WORD = 'first'\n")
+    code = (
+        f"import sys\nsys.path.append({str(library)!r})\n{APP}import word\n"
+        "@app.route(route='hello')\nasync def hello(req: func.HttpRequest) -> str:\n    return word.WORD\n"
+    )
+    app_dir = write_app(tmp_path / "app", code)
+    host = new_host(app_dir, {}, watch=True, watch_also=[str(library)]).start()
+    assert host.get("/api/hello").body == b"first"
+    (app_dir / "local.settings.json").write_text("{}")  # not read, as settings were given, so no reason to reload
+    word.write_text("WORD = 'other'\n")
+    until(lambda: host.get("/api/hello").body == b"other", "the changed library")
+    assert "reloading: word.py changed" in host.log()
+    assert "local.settings.json" not in host.log()
+
+
 def test_changed_settings_reach_the_app(watched: HostProcess) -> None:
     code = (
         APP

@@ -7,7 +7,6 @@ import json
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from tests.conftest import free_ports
 from twin.identity import certificates, signing
 from twin.services.postgres_account import own, programs, unprivileged
 
@@ -50,9 +50,7 @@ INGEST = {
 
 def free_port() -> int:
     """Return a loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
 
 
 def wait_until(description: str, seconds: float, check: Any) -> Any:

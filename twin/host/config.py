@@ -24,6 +24,7 @@ FIELDS = frozenset(
         "host",
         "port",
         "watch",
+        "watch_also",
         "enforce_keys",
         "keys_file",
         "instance_id",
@@ -46,6 +47,8 @@ class HostConfig:
         host: Loopback address to listen on.
         port: Port to listen on; 0 picks a free one (see the log).
         watch: Restart the app when its files change.
+        watch_also: Further folders whose changes restart it, such as that of a library it imports.
+        own_settings: Whether `settings` came from the app's local.settings.json.
         enforce_keys: Check access keys and create `keys_file` when missing.
         instance_id: Names this process among several of one app; random when None.
         state_dir: Folder for files of this host.
@@ -57,6 +60,8 @@ class HostConfig:
     host: str
     port: int
     watch: bool
+    watch_also: tuple[Path, ...]
+    own_settings: bool
     enforce_keys: bool
     keys_file: Path | None
     instance_id: str | None
@@ -117,6 +122,16 @@ class _Reader:
             self.problem(name, f"is no folder: {text}")
             return None
         return path.resolve()
+
+    def folders(self, name: str) -> tuple[Path, ...]:
+        value = self._document.get(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.problem(name, "must be a list of folders")
+            return ()
+        for item in value:
+            if not Path(item).is_dir():
+                self.problem(name, f"is no folder: {item}")
+        return tuple(Path(item).resolve() for item in value)
 
     def strings(self, name: str) -> dict[str, str] | None:
         value = self._document.get(name)
@@ -245,6 +260,8 @@ def load_config(path: Path) -> HostConfig:
         host=host,
         port=port,
         watch=reader.flag("watch", default=False),
+        watch_also=reader.folders("watch_also"),
+        own_settings=settings is None,
         enforce_keys=enforce_keys,
         keys_file=None if keys_file is None else Path(keys_file).absolute(),
         instance_id=reader.text("instance_id"),

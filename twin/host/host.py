@@ -107,7 +107,7 @@ class Host:
             loop.add_signal_handler(number, self._stop.set)
         self._config.state_dir.mkdir(parents=True, exist_ok=True)
         # Before the app is imported, so that no edit falls between.
-        watch = Watch(self._config.app_dir, self._config.source) if self._config.watch else None
+        watch = self._new_watch() if self._config.watch else None
         listening = bind(self._config.host, self._config.port)
         try:
             await self._start(listening)
@@ -124,6 +124,13 @@ class Host:
             log.info("stopped")
         finally:
             listening.close()
+
+    def _new_watch(self) -> Watch:
+        """Look at the app, at what it imports from elsewhere, and at our own configuration."""
+        config = self._config
+        settings_file = config.app_dir / "local.settings.json"
+        unread = frozenset() if config.own_settings else frozenset({settings_file})
+        return Watch((config.app_dir, *config.watch_also, config.source), unread)
 
     async def _start(self, listening: socket.socket) -> None:
         preparing = asyncio.create_task(self._prepare(self._config, listening))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 # Folders whose changes are nobody's edit.
@@ -15,15 +16,18 @@ INTERVAL_S = 0.5
 type _Seen = dict[str, tuple[int, int]]
 
 
-def snapshot(app_dir: Path, config: Path) -> _Seen:
-    """Modification time and size of every file that matters."""
+def snapshot(roots: Sequence[Path], ignored: frozenset[Path]) -> _Seen:
+    """Modification time and size of every file that matters; a root is a folder or a single file."""
     seen: _Seen = {}
-    for folder, folders, files in os.walk(app_dir):
-        folders[:] = [name for name in folders if name not in SKIPPED]
-        for name in files:
-            if Path(name).suffix in SUFFIXES:
-                _look(Path(folder, name), seen)
-    _look(config, seen)
+    for root in roots:
+        if root.is_file():
+            _look(root, seen)
+        for folder, folders, files in os.walk(root):
+            folders[:] = [name for name in folders if name not in SKIPPED]
+            for name in files:
+                path = Path(folder, name)
+                if path.suffix in SUFFIXES and path not in ignored:
+                    _look(path, seen)
     return seen
 
 
@@ -49,10 +53,10 @@ def _forget_bytecode(paths: list[str]) -> None:
 class Watch:
     """Compares snapshots; a change counts once it has settled for one interval."""
 
-    def __init__(self, app_dir: Path, config: Path) -> None:
-        self._app_dir = app_dir
-        self._config = config
-        self._known = snapshot(app_dir, config)
+    def __init__(self, roots: Sequence[Path], ignored: frozenset[Path] = frozenset()) -> None:
+        self._roots = roots
+        self._ignored = ignored
+        self._known = snapshot(roots, ignored)
 
     async def changed(self) -> list[str]:
         """Wait for a change; returns the names of the files."""
@@ -68,10 +72,10 @@ class Watch:
                 return [Path(path).name for path in different]
 
     async def _settled(self) -> _Seen:
-        now = snapshot(self._app_dir, self._config)
+        now = snapshot(self._roots, self._ignored)
         while now != self._known:
             await asyncio.sleep(INTERVAL_S)
-            later = snapshot(self._app_dir, self._config)
+            later = snapshot(self._roots, self._ignored)
             if later == now:
                 break
             now = later

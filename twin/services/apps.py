@@ -45,6 +45,7 @@ def hosted_app(app: str, code: Code, app_settings: Mapping[str, str], settings: 
         "host": HOST,
         "port": port,
         "watch": code.site_packages is None,
+        "watch_also": [] if code.site_packages else [str(REPOSITORY / "shared")],
         "enforce_keys": False,
         "keys_file": str(folder / "keys.json"),
         "instance_id": app,
