@@ -48,14 +48,14 @@ class PlacedLabels:
         is_fraud: (m,).
         known_at_us: (m,).
         strength: (m,) int64, the rank of the label by the conflict rule; empty where no transaction has two labels.
-        version: (m,) the entity's versions, or None.
+        version: (m,) the entity's versions that they created; read only where rows have versions.
     """
 
     place: Ints
     is_fraud: Flags
     known_at_us: Ints
     strength: Ints
-    version: Ints | None
+    version: Ints
 
 
 @dataclass(slots=True, eq=False)
@@ -154,78 +154,26 @@ class Chunk:
         """What the chunk's labels say, over which rows: known, and not overruled by another label."""
         if self._verdicts is None:
             labels = self.labels
-            start = self.knowable()
-            if self.version is not None and labels.version is not None:
-                tardy = self.tardy_labels()
-                start[tardy] = np.maximum(start[tardy], self._first_knowing(tardy))
+            start = self._knowable()
+            if self.version is not None:
+                tardy = self._tardy_labels(self.version)
+                start[tardy] = np.maximum(start[tardy], self._first_knowing(tardy, self.version))
             stop = np.full(len(start), len(self.rows), dtype=np.int64)
             found = Verdicts(labels.place, labels.is_fraud, start, stop)
             same = labels.place[1:] == labels.place[:-1]
             self._verdicts = overruled(found, labels.strength, len(self.rows)) if same.any() else found
         return self._verdicts
 
-    def knowable(self) -> Ints:
-        """The row of the entity from which each label counts by its time."""
-        return self.from_time(self.labels.place, self.labels.known_at_us + self.view.label_delay_us)
+    def private_copies(self, lag_us: int, most_rows: int) -> Iterator[Chunk]:
+        """Chunks for the rows that do not know all before them: for each an entity of what it knew, itself the last.
 
-    def tardy_labels(self) -> Ints:
-        """The labels that some row does not know although they count by their time: recorded late."""
-        if self._tardy is None:
-            self._tardy = self._find_tardy()
-        return self._tardy
-
-    def _find_tardy(self) -> Ints:
-        labels = self.labels
-        if self.version is None or labels.version is None:
-            return np.empty(0, dtype=np.int64)
-        backwards = running_maximum(-self.version[::-1], len(self.rows) - self.starts[::-1])
-        least_from_here = -backwards[::-1]
-        start = self.knowable()
-        ever = start < self.starts[self.group[labels.place] + 1]
-        least = least_from_here[np.minimum(start, len(self.rows) - 1)]
-        return np.flatnonzero(ever & (least < labels.version))
-
-    def strangers(self, lag_us: int) -> Ints:
-        """The rows that do not know a prefix of their entity's rows, or of its labels in the order of versions.
-
-        Those for which a row at least `lag_us` before them came after them, and those that came before a tardy label
-        while an earlier row of the entity came after it.
+        Args:
+            lag_us: The least lag of any feature that is asked for.
+            most_rows: Rows of one chunk; more only where a single row knows more.
         """
         if self.version is None:
-            return np.empty(0, dtype=np.int64)
-        top = running_maximum(self.version, self.starts)
-        before = self.behind(lag_us) if lag_us else np.arange(len(self.rows)) + 1
-        seen = before > self.starts[self.group]
-        strange = seen & (top[np.maximum(before, 1) - 1] > self.version)
-        tardy = self.tardy_labels()
-        if len(tardy):
-            keys, scale = self._version_keys(tardy)
-            keys.sort()
-            below_top = np.searchsorted(keys, self.group * scale + top, side="left")
-            known = np.searchsorted(keys, self.group * scale + self.version, side="right")
-            strange |= below_top > known
-        return np.flatnonzero(strange)
-
-    def _version_keys(self, labels: Ints) -> tuple[Ints, int]:
-        """Search keys of the versions of some labels, and the distance of the keys of two entities."""
-        if self.version is None or self.labels.version is None:
-            raise BrokenInvariant("there are no versions to search")
-        versions = self.labels.version[labels]
-        scale = max(int(self.version.max()), int(versions.max(initial=0))) + 2
-        if scale > (1 << 62) // len(self.starts) or min(int(self.version.min()), int(versions.min(initial=0))) < 0:
-            raise BrokenInvariant("entity versions cannot be searched: negative, or too large")
-        return self.group[self.labels.place[labels]] * scale + versions, scale
-
-    def _first_knowing(self, labels: Ints) -> Ints:
-        """The first rows of the entities that know these labels by their version; exact but for strangers."""
-        if self.version is None:
-            raise BrokenInvariant("there are no versions to search")
-        keys, scale = self._version_keys(labels)
-        top = self.group * scale + running_maximum(self.version, self.starts)
-        return np.searchsorted(top, keys, side="right")
-
-    def blocks(self, targets: Ints, most_rows: int) -> Iterator[Ints]:
-        """Targets in pieces that know at most so many rows together, or a single one that knows more."""
+            return
+        targets = self._strangers(lag_us, self.version)
         known = np.cumsum(targets - self.behind(self.view.reach_us(self.entity))[targets] + 1)
         most_targets = most_entities(self._stride)
         first = 0
@@ -233,27 +181,65 @@ class Chunk:
             gone = int(known[first - 1]) if first else 0
             end = max(first + 1, int(np.searchsorted(known, gone + most_rows, side="right")))
             end = min(end, first + most_targets)
-            yield targets[first:end]
+            yield self._as_known_to(targets[first:end], self.version)
             first = end
 
-    def as_known_to(self, targets: Ints) -> Chunk:
-        """A chunk with one entity for each target: the rows and labels it knows within reach, and itself as the last.
+    def _knowable(self) -> Ints:
+        """The row of the entity from which each label counts by its time."""
+        return self.from_time(self.labels.place, self.labels.known_at_us + self.view.label_delay_us)
 
-        Args:
-            targets: (k,) rows of this chunk, rising.
+    def _tardy_labels(self, version: Ints) -> Ints:
+        """The labels that some row does not know although they count by their time: recorded late."""
+        if self._tardy is None:
+            backwards = running_maximum(-version[::-1], len(self.rows) - self.starts[::-1])
+            least_from_here = -backwards[::-1]
+            start = self._knowable()
+            ever = start < self.starts[self.group[self.labels.place] + 1]
+            least = least_from_here[np.minimum(start, len(self.rows) - 1)]
+            self._tardy = np.flatnonzero(ever & (least < self.labels.version))
+        return self._tardy
+
+    def _strangers(self, lag_us: int, version: Ints) -> Ints:
+        """The rows that do not know a prefix of their entity's rows, or of its tardy labels in order of version.
+
+        Those for which a row at least `lag_us` before them came after them, and those that came before a tardy label
+        while an earlier row of the entity came after it.
         """
+        top = running_maximum(version, self.starts)
+        before = self.behind(lag_us) if lag_us else np.arange(len(self.rows)) + 1
+        seen = before > self.starts[self.group]
+        strange = seen & (top[np.maximum(before, 1) - 1] > version)
+        keys, scale = self._version_keys(self._tardy_labels(version), version)
+        keys.sort()
+        below_top = np.searchsorted(keys, self.group * scale + top, side="left")
+        known = np.searchsorted(keys, self.group * scale + version, side="right")
+        return np.flatnonzero(strange | (below_top > known))
+
+    def _version_keys(self, labels: Ints, version: Ints) -> tuple[Ints, int]:
+        """Search keys of the versions of some labels, and the distance of the keys of two entities."""
+        versions = self.labels.version[labels]
+        scale = max(int(version.max()), int(versions.max(initial=0))) + 2
+        if scale > (1 << 62) // len(self.starts) or min(int(version.min()), int(versions.min(initial=0))) < 0:
+            raise BrokenInvariant("entity versions cannot be searched: negative, or too large")
+        return self.group[self.labels.place[labels]] * scale + versions, scale
+
+    def _first_knowing(self, labels: Ints, version: Ints) -> Ints:
+        """The first rows of the entities that know these labels by their version; exact but for strangers."""
+        keys, scale = self._version_keys(labels, version)
+        top = self.group * scale + running_maximum(version, self.starts)
+        return np.searchsorted(top, keys, side="right")
+
+    def _as_known_to(self, targets: Ints, version: Ints) -> Chunk:
+        """A chunk with one entity for each target (rows of this chunk, rising): what it knew within reach, and it."""
         labels = self.labels
-        if self.version is None:
-            raise BrokenInvariant("without versions every row knows all rows before it")
         group, place = _expanded(self.behind(self.view.reach_us(self.entity))[targets], targets + 1)
-        own = self.version[targets]
-        known = (self.version[place] < own[group]) | (place == targets[group])
+        own = version[targets]
+        known = (version[place] < own[group]) | (place == targets[group])
         group, place = group[known], place[known]
         label_starts = np.searchsorted(labels.place, np.arange(len(self.rows) + 1))
         of, number = _expanded(label_starts[place], label_starts[place + 1])
-        if labels.version is not None:
-            recorded = labels.version[number] < own[group[of]]
-            of, number = of[recorded], number[recorded]
+        recorded = labels.version[number] < own[group[of]]
+        of, number = of[recorded], number[recorded]
         starts = np.searchsorted(group, np.arange(len(targets) + 1))
         wanted = np.zeros(len(place), dtype=np.bool_)
         wanted[starts[1:] - 1] = True
@@ -271,7 +257,7 @@ class Chunk:
                 labels.is_fraud[number],
                 labels.known_at_us[number],
                 labels.strength[number] if len(labels.strength) else labels.strength,
-                None,
+                labels.version[number],
             ),
             version=None,
             wanted=wanted,

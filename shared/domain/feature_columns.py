@@ -146,8 +146,7 @@ def transform_many(
         for places in grouped.chunks(chunk_rows, view.reach_us(entity)):
             chunk = _chunk(view, grouped, transactions, placed, places)
             _fill(out, chunk, features, np.arange(len(chunk.rows)))
-            for targets in chunk.blocks(chunk.strangers(lag_us), chunk_rows):
-                own = chunk.as_known_to(targets)
+            for own in chunk.private_copies(lag_us, chunk_rows):
                 _fill(out, own, features, own.starts[1:] - 1)
     return out
 
@@ -320,7 +319,7 @@ def _chunk(
             placed.is_fraud[low:high],
             placed.known_at_us[low:high],
             placed.strength[low:high],
-            None if placed.version is None else placed.version[low:high],
+            placed.version[low:high],
         ),
         version=None if versions is None else versions[rows],
     )
@@ -352,5 +351,6 @@ def _placed(entity: Entity, features: list[Feature], labels: LabelColumns, group
         strength = np.empty(len(place), dtype=np.int64)
         ranked = np.lexsort((is_fraud, take(labels.confidence), known_at_us, take(labels.source)))
         strength[ranked] = np.arange(len(place))
-    version = labels.version(entity)
-    return PlacedLabels(place, is_fraud, known_at_us, strength, None if version is None else take(version))
+    versions = labels.version(entity)
+    version = np.zeros(len(place), dtype=np.int64) if versions is None else take(versions)
+    return PlacedLabels(place, is_fraud, known_at_us, strength, version)
