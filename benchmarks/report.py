@@ -38,6 +38,18 @@ class Figure:
         return self.value >= self.aim if self.better == "higher" else self.value <= self.aim
 
 
+def _shown(value: float) -> str:
+    """Whole numbers from a thousand on, else three significant digits; never an exponent."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 0.001 or value == 0 else f"{value:.6f}"
+
+
+def _console() -> Console:
+    console = Console()
+    return console if console.is_terminal else Console(width=140)
+
+
 @dataclass(slots=True)
 class Report:
     """The figures of one benchmark run, claims and peers side by side."""
@@ -67,10 +79,10 @@ class Report:
         table.add_column("note", overflow="fold")
         for figure in self.figures:
             sign = ">=" if figure.better == "higher" else "<="
-            aim = "" if figure.aim is None else f"{sign} {figure.aim:,.6g}"
+            aim = "" if figure.aim is None else f"{sign} {_shown(figure.aim)}"
             met = {None: "", True: "yes", False: "NO"}[figure.met]
-            table.add_row(figure.name, f"{figure.value:,.4g}", figure.unit, aim, met, figure.note)
-        (console or Console()).print(table)
+            table.add_row(figure.name, _shown(figure.value), figure.unit, aim, met, figure.note)
+        (console or _console()).print(table)
         output.mkdir(parents=True, exist_ok=True)
         path = output / f"{self.name}.json"
         document = {
