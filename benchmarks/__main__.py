@@ -25,8 +25,11 @@ def names() -> list[str]:
 def main() -> None:
     """Run what was asked for, one after the other, so that no benchmark disturbs another."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", nargs="*", choices=[*names(), []], help="which to run (default: all)")
+    parser.add_argument("name", nargs="*", help=f"which to run (default: all): {', '.join(names())}")
     chosen = parser.parse_args().name or names()
+    unknown = sorted(set(chosen) - set(names()))
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(names())}")
     for name in chosen:
         print(f"bench-{name}: running", flush=True)
         started = time.monotonic()
