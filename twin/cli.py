@@ -46,11 +46,12 @@ def up(
     packages: Annotated[bool, typer.Option("--packages", help="Run the apps from deployment packages.")] = False,
     identity: Annotated[bool, typer.Option("--identity", help="No keys: managed identity, tokens and TLS.")] = False,
     func: Annotated[bool, typer.Option("--func", help="Run the apps under real Core Tools.")] = False,
+    keys: Annotated[bool, typer.Option("--keys", help="Enforce the apps' access keys, as in the cloud.")] = False,
     docker: Annotated[bool, typer.Option("--docker", help="Use the official emulators of the compose file.")] = False,
 ) -> None:
     """Start the twin, or what is missing of it; returns when all of it is healthy."""
     began = time.monotonic()
-    mode = Mode(packages=packages, identity=identity, func=func, docker=docker)
+    mode = Mode(packages=packages, identity=identity, func=func, docker=docker, keys=keys)
     if mode.problem():
         _fail(mode.problem())
     settings = _settings()
@@ -70,6 +71,8 @@ def up(
     for service in (service for layer in twin.layers for service in layer):
         for label, url in service.urls.items():
             _out.print(f"  {label:<12} {url}", soft_wrap=True)
+    if keys:
+        _out.print(f"  access keys  {_short(settings.root)}/apps/<app>/keys.json", soft_wrap=True, markup=False)
     _out.print("Next: tollgate check, tollgate status, tollgate logs -f, tollgate down")
 
 
@@ -211,7 +214,7 @@ def _check_services(settings: TwinSettings) -> int:
     for result in service_results(states(twin.layers, Records(settings.root / "run"))):
         failed += not result.holds
         _show_result(result)
-    for result in use_results(settings, twin.app_settings("ingest"), twin.database):
+    for result in use_results(settings, twin.app_settings("ingest"), twin.headers("score"), twin.database):
         failed += not result.holds
         _show_result(result)
     return failed

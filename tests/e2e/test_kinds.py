@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.conftest import Twin
+from twin.services.journey import get
 from twin.services.settings import APPS, DATABASE_PASSWORD, HUB_KEY, STORAGE_KEY
 
 
@@ -26,6 +27,27 @@ def test_apps_run_from_their_packages_with_nothing_else_on_the_path(make_twin: C
         assert {app: twin.pid(app) for app in APPS} == pids
     finally:
         twin.run("down")
+
+
+def test_access_keys_are_enforced_when_switched_on(twin: Twin) -> None:
+    score = twin.settings.score
+    url = f"http://127.0.0.1:{score}/api/probes/nobody"
+    assert get(url)[0] == 404
+    output = twin.run("up", "--keys")
+    try:
+        assert "apps/<app>/keys.json" in output
+        assert output.count("settings changed, restarting") == len(APPS)
+        assert "All checks hold." in twin.run("check")
+        assert get(url)[0] == 401
+        assert get(url, headers={"x-functions-key": "guess"})[0] == 401
+        keys = json.loads((twin.settings.root / "apps" / "score" / "keys.json").read_text(encoding="utf-8"))
+        for key in (keys["masterKey"], keys["hostKeys"]["default"], keys["functionKeys"]["probe_receipt"]["default"]):
+            assert get(url, headers={"x-functions-key": key})[0] == 404
+            assert get(f"{url}?code={key}")[0] == 404
+        assert get(f"http://127.0.0.1:{score}/api/health/live")[0] == 200
+    finally:
+        twin.run("up")
+    assert get(url)[0] == 404
 
 
 def test_packages_without_a_single_key(make_twin: Callable[[], Twin]) -> None:

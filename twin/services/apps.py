@@ -29,7 +29,23 @@ def source_of(app: str) -> Code:
     return Code(REPOSITORY / "functions" / app)
 
 
-def hosted_app(app: str, code: Code, app_settings: Mapping[str, str], settings: TwinSettings) -> Service:
+def keys_file(app: str, settings: TwinSettings) -> Path:
+    """Where an app's access keys are; the host makes them when it first enforces them."""
+    return settings.root / "apps" / app / "keys.json"
+
+
+def key_headers(app: str, settings: TwinSettings) -> dict[str, str]:
+    """The header that opens every route of an app whose keys are enforced; empty while there are no keys."""
+    try:
+        keys = json.loads(keys_file(app, settings).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {"x-functions-key": str(keys["masterKey"])}
+
+
+def hosted_app(
+    app: str, code: Code, app_settings: Mapping[str, str], settings: TwinSettings, *, enforce_keys: bool = False
+) -> Service:
     """An app under the twin's host.
 
     Code from the working tree is watched, so that a change restarts the app; a package cannot change.
@@ -46,8 +62,8 @@ def hosted_app(app: str, code: Code, app_settings: Mapping[str, str], settings: 
         "port": port,
         "watch": code.site_packages is None,
         "watch_also": [] if code.site_packages else [str(REPOSITORY / "shared")],
-        "enforce_keys": False,
-        "keys_file": str(folder / "keys.json"),
+        "enforce_keys": enforce_keys,
+        "keys_file": str(keys_file(app, settings)),
         "instance_id": app,
         "state_dir": str(folder),
         "log_level": "INFO",
@@ -64,7 +80,7 @@ def hosted_app(app: str, code: Code, app_settings: Mapping[str, str], settings: 
         ports={app: port},
         command=[sys.executable, "-m", "twin.host", "--config", str(config_file)],
         environment=base_environment(),
-        probe=lambda: _problem(port),
+        probe=lambda: _problem(port, key_headers(app, settings) if enforce_keys else {}),
         log=settings.root / "logs" / f"{app}.log",
         cwd=settings.root,
         prepare=prepare,
@@ -119,8 +135,9 @@ def _write_local_settings(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _problem(port: int) -> Problem:
-    return http_problem(f"http://{HOST}:{port}/admin/host/status", accept=_host_runs) or _ready_problem(port)
+def _problem(port: int, headers: Mapping[str, str]) -> Problem:
+    status = f"http://{HOST}:{port}/admin/host/status"
+    return http_problem(status, accept=_host_runs, headers=headers) or _ready_problem(port)
 
 
 def _host_runs(status: int, body: str) -> Problem:

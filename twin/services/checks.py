@@ -45,14 +45,17 @@ def service_results(states: list[State]) -> Iterator[Result]:
 
 
 def use_results(
-    settings: TwinSettings, app_settings: Mapping[str, str], connect: Callable[[], psycopg.Connection]
+    settings: TwinSettings,
+    app_settings: Mapping[str, str],
+    headers: Mapping[str, str],
+    connect: Callable[[], psycopg.Connection],
 ) -> Iterator[Result]:
     """One result per use: storage, database, every hub, and an event through the apps."""
     checks: dict[str, Check] = {
         "blob round trip": partial(_blob, app_settings),
         "postgres round trip": partial(_database, connect),
         **{f"hub {hub}": partial(_hub, hub, app_settings) for hub in HUBS},
-        "event to answer": partial(_journey, settings, app_settings),
+        "event to answer": partial(_journey, settings, app_settings, headers),
     }
     if app_settings.get("AzureWebJobsStorage"):
         checks["queue round trip"] = partial(_queue, app_settings["AzureWebJobsStorage"])
@@ -129,8 +132,8 @@ def _hub(hub: str, app_settings: Mapping[str, str]) -> str:
     return f"{want} partitions"
 
 
-def _journey(settings: TwinSettings, app_settings: Mapping[str, str]) -> str:
-    journey = travel(settings.score, app_settings)
+def _journey(settings: TwinSettings, app_settings: Mapping[str, str], headers: Mapping[str, str]) -> str:
+    journey = travel(settings.score, app_settings, headers=headers)
     if not journey.arrived:
         raise CheckFailed(f"no receipt after {journey.seconds:.0f} s ({journey.url} answered {journey.status})")
     return f"hub to ingest in {journey.receipt['lag_ms']:.0f} ms, seen over HTTP after {journey.seconds * 1000:.0f} ms"

@@ -71,7 +71,12 @@ def send(hub: str, bodies: list[str | bytes], settings: Mapping[str, str]) -> No
 
 
 def travel(
-    score_port: int, settings: Mapping[str, str], *, hub: str = "transactions", timeout_s: float = 30
+    score_port: int,
+    settings: Mapping[str, str],
+    *,
+    headers: Mapping[str, str] | None = None,
+    hub: str = "transactions",
+    timeout_s: float = 30,
 ) -> Journey:
     """Send a probe to the hub, then ask the score app for its receipt until it is there or the time is up.
 
@@ -84,17 +89,18 @@ def travel(
     send(hub, [body], settings)
     url = f"http://{HOST}:{score_port}/api/probes/{probe_id}"
     while True:
-        status, answer = get(url)
+        status, answer = get(url, headers=headers)
         seconds = time.monotonic() - began
         if status == 200 or seconds > timeout_s:
             return Journey(body, url, status, answer, seconds)
         time.sleep(_POLL_S)
 
 
-def get(url: str, *, timeout_s: float = 10) -> tuple[int, str]:
+def get(url: str, *, timeout_s: float = 10, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
     """Status and body of a GET; status 0 with the reason if nobody answers."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - our own loopback URLs
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 - our own loopback URLs
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310 - our own loopback URLs
             return answer.status, answer.read().decode("utf-8", "replace")
     except urllib.error.HTTPError as error:
         with error:

@@ -15,6 +15,7 @@ class Mode:
         packages: Apps run from deployment packages, with nothing else on their path.
         identity: No keys: managed identity, tokens and TLS everywhere.
         func: Apps run under Azure Functions Core Tools.
+        keys: The apps' access keys are enforced, as in the cloud.
         docker: Storage, broker and database are the containers of docker-compose.azurite.yml.
     """
 
@@ -22,6 +23,7 @@ class Mode:
     identity: bool = False
     func: bool = False
     docker: bool = False
+    keys: bool = False
 
     def problem(self) -> str:
         """Why the switches do not go together; empty if they do."""
@@ -29,6 +31,8 @@ class Mode:
             return "--identity needs the twin's own services; leave --docker out"
         if self.identity and self.func:
             return "--identity was never run under Core Tools; leave --func out"
+        if self.keys and self.func:
+            return "--keys needs the twin's own host; func start asks for no keys"
         if self.packages and self.func:
             return "--packages needs the twin's own host; leave --func out"
         return ""

@@ -13,7 +13,7 @@ import psycopg
 
 from shared.adapters.postgres import connect, parse_postgres
 from twin.services.app_settings import overrides, with_keys
-from twin.services.apps import REPOSITORY, Code, core_tools_app, hosted_app, source_of
+from twin.services.apps import REPOSITORY, Code, core_tools_app, hosted_app, key_headers, source_of
 from twin.services.azurite import azurite_service
 from twin.services.broker import broker_service
 from twin.services.modes import Mode
@@ -53,6 +53,10 @@ class Plan:
     def app_settings(self, app: str) -> dict[str, str]:
         """The settings an app is given."""
         return self.keys.app_settings(app) if self.keys else with_keys(app, self.settings)
+
+    def headers(self, app: str) -> dict[str, str]:
+        """What a request to an app has to carry."""
+        return key_headers(app, self.settings) if self.mode.keys else {}
 
     def database(self) -> psycopg.Connection[Any]:
         """A connection to the product's database, as its user.
@@ -99,7 +103,7 @@ def _apps(settings: TwinSettings, mode: Mode, where: dict[str, Code], keys: Keyl
             services.append(core_tools_app(app, app_settings, settings))
             continue
         app_settings |= overrides(source_of(app).app_dir)
-        services.append(hosted_app(app, where[app], app_settings, settings))
+        services.append(hosted_app(app, where[app], app_settings, settings, enforce_keys=mode.keys))
     return services
 
 

@@ -87,11 +87,17 @@ class Service:
 
 
 def http_problem(
-    url: str, *, accept: Callable[[int, str], Problem], timeout_s: float = 2, trust: ssl.SSLContext | None = None
+    url: str,
+    *,
+    accept: Callable[[int, str], Problem],
+    timeout_s: float = 2,
+    trust: ssl.SSLContext | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Problem:
     """Ask a URL; `accept` judges status and body of any answer, and no answer is a problem."""
+    request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 - our own loopback URLs
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s, context=trust) as answer:  # noqa: S310 - our own loopback URLs
+        with urllib.request.urlopen(request, timeout=timeout_s, context=trust) as answer:  # noqa: S310 - our own loopback URLs
             return accept(answer.status, answer.read(65_536).decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
         with error:
