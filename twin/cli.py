@@ -201,7 +201,12 @@ def _last_plan(settings: TwinSettings) -> planning.Plan:
 
 
 def _stop(settings: TwinSettings) -> list[str]:
-    return take_down(_last_plan(settings).layers, Records(settings.root / "run"), _show)
+    """Stop what runs, even if what it was started with is no longer there: records name every process."""
+    try:
+        layers = _last_plan(settings).layers
+    except (TwinError, SettingsError):
+        layers = []
+    return take_down(layers, Records(settings.root / "run"), _show)
 
 
 def _check_services(settings: TwinSettings) -> int:

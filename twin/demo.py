@@ -10,7 +10,6 @@ import os
 import socket
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from azure.eventhub.exceptions import EventHubError
@@ -25,10 +24,10 @@ from twin.services.orchestra import Step, TwinError, bring_up, only_one, take_do
 from twin.services.plan import Plan, plan
 from twin.services.processes import Records
 from twin.services.service import Service, port_owner
-from twin.services.settings import HOST, SettingsError, TwinSettings
+from twin.services.settings import HOST, REPOSITORY, SettingsError, TwinSettings
 
-HOME = Path("build/demo/twin")
-REPORT = Path("build/demo/report.json")
+HOME = REPOSITORY / "build" / "demo" / "twin"
+REPORT = HOME.with_name("report.json")
 MALFORMED = b'{"type": "tollgate.probe", "probe_id": "demo", "sent_at_us": "yesterday"}'
 _WAIT_S = 30
 
@@ -58,7 +57,9 @@ def main() -> int:
         return 1
     REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     ok = bool(report["answered"] and report["dead_lettered"])
-    _out.print(f"\n{'Done' if ok else 'FAILED'} in {time.monotonic() - began:.1f} s. Report: {REPORT}")
+    _out.print(
+        f"\n{'Done' if ok else 'FAILED'} in {time.monotonic() - began:.1f} s. Report: {REPORT.relative_to(REPOSITORY)}"
+    )
     if os.environ.get("KEEP") == "1":
         _out.print(f"The twin stays up: TOLLGATE_HOME={HOME} {_ports(settings)} tollgate status", soft_wrap=True)
     return 0 if ok else 1

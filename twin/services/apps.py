@@ -11,9 +11,7 @@ from pathlib import Path
 
 from twin.services.app_settings import MARK
 from twin.services.service import Problem, Service, base_environment, http_problem
-from twin.services.settings import HOST, SettingsError, TwinSettings
-
-REPOSITORY = Path(__file__).resolve().parents[2]
+from twin.services.settings import HOST, REPOSITORY, SettingsError, TwinSettings
 
 
 @dataclass(frozen=True, slots=True)

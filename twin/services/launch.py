@@ -23,7 +23,10 @@ def main(arguments: list[str]) -> None:
     partial = path.with_suffix(f".{os.getpid()}.partial")
     partial.write_text(json.dumps(document), encoding="utf-8")
     partial.replace(path)
-    os.execvp(command[0], command)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        sys.exit(f"cannot start {command[0]}: {error.strerror}")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import psycopg
 
 from shared.adapters.postgres import connect, parse_postgres
 from twin.services.app_settings import overrides, with_keys
-from twin.services.apps import REPOSITORY, Code, core_tools_app, hosted_app, key_headers, source_of
+from twin.services.apps import Code, core_tools_app, hosted_app, key_headers, source_of
 from twin.services.azurite import azurite_service
 from twin.services.broker import broker_service
 from twin.services.modes import Mode
 from twin.services.orchestra import TwinError
 from twin.services.postgres import postgres_service
 from twin.services.service import Service
-from twin.services.settings import APPS, TwinSettings
+from twin.services.settings import APPS, REPOSITORY, TwinSettings
 
 if TYPE_CHECKING:
     from twin.services.keyless import Keyless

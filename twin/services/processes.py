@@ -21,6 +21,9 @@ import psutil
 
 from twin.services import launch
 
+MAX_LOG_BYTES = 32 * 1024 * 1024
+"""A log longer than this is turned over when its service starts, bytes."""
+
 _POLL_S = 0.02
 _CLOCK_SLACK_S = 1.0
 """The kernel counts a process's beginning in ticks since boot; converted to wall time it is off by part of a second."""
@@ -78,6 +81,7 @@ class Records:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
+        _turn_over(log)
         record = self._path(service)
         record.unlink(missing_ok=True)
         with log.open("ab") as output:
@@ -157,6 +161,12 @@ def tail(path: Path, lines: int) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def _turn_over(log: Path) -> None:
+    """Keep a long log as `<name>.log.1` and begin a new one; nobody writes to it, since its service is not running."""
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
 
 
 def _reap(pid: int) -> None:

@@ -8,6 +8,9 @@ from typing import Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+REPOSITORY: Final = Path(__file__).resolve().parents[2]
+"""The checkout: its twin is the same one from whatever folder the command is called."""
+
 HOST: Final = "127.0.0.1"
 """The twin binds to loopback only; its passwords are public."""
 
@@ -49,7 +52,7 @@ class TwinSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    home: Path = Field(default=Path(".tollgate"), alias="TOLLGATE_HOME", description="Folder of all state.")
+    home: Path = Field(default=REPOSITORY / ".tollgate", alias="TOLLGATE_HOME", description="Folder of all state.")
     blob: Port = Field(default=10000, alias="TWIN_PORT_BLOB", ge=1, le=65535)
     queue: Port = Field(default=10001, alias="TWIN_PORT_QUEUE", ge=1, le=65535)
     table: Port = Field(default=10002, alias="TWIN_PORT_TABLE", ge=1, le=65535)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shared.settings import AppSettings, DriftSettings, IngestSettings, RetrainSettings, ScoreSettings
 from twin.packaging.checks import check_app, check_settings_example
-from twin.services.apps import REPOSITORY
+from twin.services.settings import REPOSITORY
 
 SETTINGS: dict[str, type[AppSettings]] = {
     "score": ScoreSettings,
