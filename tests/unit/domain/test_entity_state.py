@@ -1,0 +1,320 @@
+"""State is a function of the set it was given, and reads as the reference reads the raw history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.domain.entity_state import EntityState, Folded, LaterLabel, fold
+from shared.domain.entity_state_codec import read_state, state_bytes
+from shared.domain.entity_state_read import StateReader
+from shared.domain.entity_state_tiles import MAX_EVENTS, MIN_WIDTH_US, ROOT_WIDTH_US, Tile, id_list, with_labels
+from shared.domain.errors import BrokenInvariant
+from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, VIEWS, Entity, Feature, FeatureView, Measure, Null
+from shared.domain.features import History, PastTransaction, transform_one
+from shared.domain.identifiers import TransactionId
+from shared.domain.instants import US_PER_DAY
+from shared.domain.labels import Label, LabelSource, label_at
+from shared.domain.transaction import ALLOWED_LATENESS_US, Transaction
+from tests.unit.domain.worlds import BASE_US, World, label, random_world, same_bits, transaction, worlds
+
+DAY = US_PER_DAY
+
+
+def past(item: Transaction, *labels: Label) -> PastTransaction:
+    return PastTransaction(item.transaction_id, item.event_time_us, item.amount_minor, labels)
+
+
+@dataclass
+class Store:
+    """What an adapter does: labels without a transaction wait, states are kept by entity, here as bytes."""
+
+    view: FeatureView = CARD_V1
+    states: dict[tuple[Entity, str], EntityState] = field(default_factory=dict)
+    seen: dict[str, Transaction] = field(default_factory=dict)
+    waiting: dict[str, list[Label]] = field(default_factory=dict)
+
+    def keys(self, item: Transaction) -> list[tuple[Entity, str]]:
+        return [(Entity.CUSTOMER, item.customer_id), (Entity.TERMINAL, item.terminal_id)]
+
+    def state(self, entity: Entity, key: str) -> EntityState:
+        return self.states.get((entity, key), EntityState.empty(self.view, entity))
+
+    def read(self, item: Transaction) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+        customer = self.state(Entity.CUSTOMER, item.customer_id)
+        terminal = self.state(Entity.TERMINAL, item.terminal_id)
+        return StateReader(self.view).read(customer, terminal, item)
+
+    def take(self, batch: Sequence[Transaction | Label]) -> None:
+        events: dict[tuple[Entity, str], list[PastTransaction]] = {}
+        later: dict[tuple[Entity, str], list[LaterLabel]] = {}
+        for item in batch:
+            if isinstance(item, Transaction):
+                self.seen[item.transaction_id] = item
+                known = past(item, *self.waiting.pop(item.transaction_id, []))
+                for key in self.keys(item):
+                    events.setdefault(key, []).append(known)
+            elif item.transaction_id in self.seen:
+                of = self.seen[item.transaction_id]
+                for key in self.keys(of):
+                    later.setdefault(key, []).append(LaterLabel(of.event_time_us, item))
+            else:
+                self.waiting.setdefault(item.transaction_id, []).append(item)
+        for owner in dict.fromkeys([*events, *later]):
+            before = self.state(*owner)
+            folded = fold(before, events.get(owner, []), later.get(owner, []))
+            header, tiles = written(before, folded)
+            self.states[owner] = read_state(header, tiles)
+
+    def bytes(self) -> dict[tuple[Entity, str], object]:
+        return {key: state_bytes(state) for key, state in self.states.items()}
+
+
+def written(before: EntityState, folded: Folded) -> tuple[bytes, list[bytes]]:
+    """The stored form after writing only what the fold says it changed; it must be the whole new state."""
+    _, tiles = state_bytes(before)
+    rows = {tile.start_us: data for tile, data in zip(before.tiles, tiles, strict=True)}
+    for start_us in folded.removed:
+        rows.pop(start_us, None)
+    header, _ = state_bytes(folded.state)
+    _, changed = state_bytes(EntityState(folded.state.header, folded.changed))
+    rows |= {tile.start_us: data for tile, data in zip(folded.changed, changed, strict=True)}
+    stored = [rows[start_us] for start_us in sorted(rows)]
+    assert (header, tuple(stored)) == state_bytes(folded.state)
+    return header, stored
+
+
+def check_shape(state: EntityState) -> None:
+    """The grid's rule, and that sums and order are what the columns say."""
+    for tile in state.tiles:
+        assert tile.start_us % tile.width_us == 0
+        assert MIN_WIDTH_US <= tile.width_us <= ROOT_WIDTH_US
+        assert 0 < len(tile.times) <= MAX_EVENTS or tile.width_us == MIN_WIDTH_US
+        assert all(tile.start_us <= time_us < tile.end_us for time_us in tile.times)
+        order = list(zip(tile.times, id_list(tile), strict=True))
+        assert order == sorted(set(order))
+        assert tile.amount_sum == sum(tile.amounts)
+        assert tile.n_fraud + tile.n_genuine == len(set(tile.label_rows))
+    for left, right in zip(state.tiles, state.tiles[1:], strict=False):
+        assert left.end_us <= right.start_us
+        shared = max(left.width_us, right.width_us)
+        if left.start_us // (2 * shared) == right.start_us // (2 * shared) and 2 * shared <= ROOT_WIDTH_US:
+            low = left.start_us // (2 * shared) * 2 * shared
+            inside = sum(len(tile.times) for tile in state.tiles if low <= tile.start_us < low + 2 * shared)
+            assert inside > MAX_EVENTS
+
+
+def world_items(world: World) -> list[Transaction | Label]:
+    """Each once: the same label drawn twice is one label."""
+    return [*world.transactions, *dict.fromkeys(world.labels)]
+
+
+@settings(max_examples=80, deadline=None)
+@given(worlds(), st.randoms(use_true_random=False), st.sampled_from([1, 2, 5]))
+def test_order_batches_and_interleaving_do_not_matter(world: World, chance, size: int) -> None:  # type: ignore[no-untyped-def]  # hypothesis' Random
+    items = world_items(world)
+    at_once = Store()
+    at_once.take(items)
+    chance.shuffle(items)
+    shuffled = Store()
+    for start in range(0, len(items), size):
+        shuffled.take(items[start : start + size])
+    assert shuffled.bytes() == at_once.bytes()
+    for state in shuffled.states.values():
+        check_shape(state)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_dense_world_in_any_order_is_the_same_state(seed: int) -> None:
+    world = random_world(seed, 900)
+    items = world_items(world)
+    rng = np.random.default_rng(seed)
+    stores = [Store(), Store(), Store()]
+    stores[0].take(items)
+    for store in stores[1:]:
+        order = rng.permutation(len(items)).tolist()
+        for start in range(0, len(items), 37):
+            store.take([items[place] for place in order[start : start + 37]])
+        assert store.bytes() == stores[0].bytes()
+        assert any(len(state.tiles) > 6 for state in store.states.values())
+        for state in store.states.values():
+            check_shape(state)
+
+
+def arrivals(world: World) -> list[Transaction | Label]:
+    assert world.versions is not None
+    assert world.label_versions is not None
+    items: list[Transaction | Label] = [*world.transactions, *world.labels]
+    places = [*world.versions, *world.label_versions]
+    return [items[place] for place in np.argsort(np.array(places)).tolist()]
+
+
+def replay(view: FeatureView, items: Sequence[Transaction | Label], *, every: int = 1) -> int:
+    """Decide each transaction as it arrives; state must give what the reference gives. How many were compared."""
+    store = Store(view)
+    known: list[Transaction] = []
+    labels: dict[str, list[Label]] = {}
+    compared = 0
+    for place, item in enumerate(items):
+        if isinstance(item, Transaction):
+            states = [store.state(entity, key) for entity, key in store.keys(item)]
+            late = any(state.header.is_too_late(item.event_time_us, ALLOWED_LATENESS_US) for state in states)
+            if not late and place % every == 0:
+                compared += 1
+                of = [past(other, *labels.get(other.transaction_id, ())) for other in known]
+                history = History(
+                    [one for one, other in zip(of, known, strict=True) if other.customer_id == item.customer_id],
+                    [one for one, other in zip(of, known, strict=True) if other.terminal_id == item.terminal_id],
+                )
+                assert same_bits(store.read(item), transform_one(view, item, history))
+            known.append(item)
+        else:
+            labels.setdefault(item.transaction_id, []).append(item)
+        store.take([item])
+    return compared
+
+
+@settings(max_examples=120, deadline=None)
+@given(worlds(versions=True), st.sampled_from(sorted(VIEWS)))
+def test_state_reads_as_the_raw_history_does(world: World, view: str) -> None:
+    replay(VIEWS[view], arrivals(world))
+
+
+def test_state_reads_as_the_raw_history_does_in_a_dense_world() -> None:
+    assert replay(CARD_V1, arrivals(random_world(7, 700, late=True)), every=3) > 150
+
+
+def hot_world(n_rows: int) -> list[Transaction | Label]:
+    """One terminal and one card with bursts that split tiles down to the narrowest; some labels, some late."""
+    rng = np.random.default_rng(5)
+    bursts = rng.integers(0, 50, 6) * DAY
+    offsets = np.where(rng.random(n_rows) < 0.5, rng.integers(0, DAY // 20, n_rows), rng.integers(0, 4 * DAY, n_rows))
+    times = np.sort(bursts[rng.integers(0, 6, n_rows)] + offsets // 1_000_000 * 1_000_000)
+    items = [
+        transaction(number, int(time_us), customer="c" if number % 3 else f"c{number % 7}", amount=1 + number % 997)
+        for number, time_us in enumerate(times.tolist())
+    ]
+    timed: list[tuple[int, Transaction | Label]] = [
+        (item.event_time_us + int(rng.random() < 0.05) * int(rng.integers(6 * DAY)), item) for item in items
+    ]
+    for item in items:
+        for _ in range(int(rng.integers(0, 3)) * int(rng.random() < 0.3)):
+            told = label(item, fraud=bool(rng.random() < 0.6), known_after_us=int(rng.integers(0, 20)) * DAY)
+            timed.append((told.known_at_us, replace(told, source=list(LabelSource)[int(rng.integers(5))])))
+    return [item for _, item in sorted(timed, key=lambda pair: pair[0])]
+
+
+def test_a_hot_entity_reads_as_the_raw_history_does() -> None:
+    items = hot_world(1_200)
+    assert replay(CARD_V1, items, every=11) > 70
+    store = Store()
+    store.take(items)
+    state = store.state(Entity.TERMINAL, "m")
+    check_shape(state)
+    assert min(tile.width_us for tile in state.tiles) == MIN_WIDTH_US
+    assert max(len(tile.times) for tile in state.tiles) > MAX_EVENTS
+
+
+def test_an_event_at_the_edge_of_what_is_kept() -> None:
+    empty = EntityState.empty(CARD_V1, Entity.TERMINAL)
+    newest = fold(empty, [past(transaction(9, 200 * DAY))]).state
+    oldest_us = newest.header.oldest_us
+    assert oldest_us is not None
+    assert oldest_us <= BASE_US + 200 * DAY - CARD_V1.horizon_us(Entity.TERMINAL) < oldest_us + ROOT_WIDTH_US
+    inside, outside = transaction(1, oldest_us - BASE_US), transaction(2, oldest_us - BASE_US - 1)
+    folded = fold(newest, [past(inside), past(outside, label(outside, fraud=True))])
+    assert folded.left_out == (outside.transaction_id,)
+    assert folded.state.header.version == 4  # what is left out is an event too, and so is its label
+    assert [tile.ids for tile in folded.state.tiles] == [inside.transaction_id, "t0009"]
+    early = fold(empty, [past(inside), past(outside)])
+    assert early.left_out == ()
+    expired = fold(early.state, [past(transaction(9, 200 * DAY))])
+    assert expired.state.tiles == folded.state.tiles
+    assert expired.removed == (oldest_us - ROOT_WIDTH_US,)
+    later = fold(folded.state, [], [LaterLabel(outside.event_time_us, label(outside, fraud=True))])
+    assert later.left_out == (outside.transaction_id,)
+    assert later.state == folded.state._replace(header=folded.state.header._replace(version=5))
+
+
+def test_lateness_is_flagged_to_the_microsecond() -> None:
+    header = fold(EntityState.empty(CARD_V1, Entity.CUSTOMER), [past(transaction(1, 9 * DAY))]).state.header
+    edge_us = BASE_US + 9 * DAY - ALLOWED_LATENESS_US
+    assert not header.is_too_late(edge_us, ALLOWED_LATENESS_US)
+    assert header.is_too_late(edge_us - 1, ALLOWED_LATENESS_US)
+    assert not EntityState.empty(CARD_V1, Entity.CUSTOMER).header.is_too_late(0, 0)
+
+
+def test_repeats_are_absorbed() -> None:
+    tie = [past(transaction(number, 5)) for number in (2, 1, 3)]
+    once = fold(EntityState.empty(CARD_V1, Entity.CUSTOMER), tie)
+    again = fold(once.state, [tie[0], tie[1]])
+    assert again.state == once.state
+    assert again.changed == ()
+    assert again.absorbed == (TransactionId("t0002"), TransactionId("t0001"))
+    assert once.absorbed == ()
+    assert once.state.header.version == 3
+
+
+def test_only_touched_tiles_change() -> None:
+    before = fold(EntityState.empty(CARD_V1, Entity.CUSTOMER), [past(transaction(d, d * 10 * DAY)) for d in range(9)])
+    one = transaction(5, 50 * DAY)
+    folded = fold(before.state, [past(transaction(99, 88 * DAY))], [LaterLabel(one.event_time_us, label(one, fraud=1))])  # type: ignore[arg-type]  # 1 is True
+    assert len(folded.changed) == 2
+    kept = [tile for tile in folded.state.tiles if tile not in folded.changed]
+    assert all(any(tile is other for other in before.state.tiles) for tile in kept)
+    assert folded.removed == ()
+    assert folded.state.header.version == 11
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 4), st.sampled_from(LabelSource), st.sampled_from([0, 50, 100])),
+        max_size=7,
+    ),
+    st.integers(0, 2),
+)
+def test_kept_labels_hold_whenever_the_strongest_of_all_does(
+    drawn: list[tuple[bool, int, LabelSource, int]], row: int
+) -> None:
+    item = transaction(1, 0)
+    told = [
+        replace(label(item, fraud=fraud, known_after_us=at), source=source, confidence=confidence)
+        for fraud, at, source, confidence in drawn
+    ]
+    tile = with_labels(Tile(0, ROOT_WIDTH_US, (0, 1, 2), (5, 6, 7), "a\nb\nc"), row, told)
+    one_by_one = Tile(0, ROOT_WIDTH_US, (0, 1, 2), (5, 6, 7), "a\nb\nc")
+    for each in reversed(told):
+        one_by_one = with_labels(one_by_one, row, [each])
+    assert one_by_one == tile
+    for at in range(-1, 6):
+        held = label_at(told, item.event_time_us + at, label_delay_us=0)
+        kept = [code for known, code in zip(tile.label_known, tile.label_codes, strict=True) if known <= BASE_US + at]
+        assert (kept[-1] & 1 == 1 if kept else None) == (held.is_fraud if held else None)
+
+
+def test_a_state_for_another_entity_or_view_is_refused() -> None:
+    customer, terminal = (EntityState.empty(CARD_V1, entity) for entity in Entity)
+    reader = StateReader(CARD_V1)
+    with pytest.raises(BrokenInvariant, match="given as that of a customer"):
+        reader.read(terminal, customer, transaction(1, 0))
+    with pytest.raises(BrokenInvariant, match="handbook-v1"):
+        StateReader(HANDBOOK_V1).read(customer, terminal, transaction(1, 0))
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        Feature("a", Measure.FRAUD_RATE, "share", Null.ZERO, Entity.CUSTOMER, DAY),
+        Feature("b", Measure.OUTLIERS, "transactions", Null.ZERO, Entity.CUSTOMER, DAY, DAY),
+        Feature("c", Measure.COUNT, "transactions"),
+    ],
+)
+def test_a_feature_without_a_scan_is_refused_by_name(feature: Feature) -> None:
+    with pytest.raises(BrokenInvariant, match=f"state cannot give {feature.name}"):
+        StateReader(FeatureView("odd", (feature,)))
