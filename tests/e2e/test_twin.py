@@ -13,10 +13,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient
 
 from tests.e2e.conftest import ROOT, Twin
@@ -152,6 +154,10 @@ def hard(make_twin: Callable[[], Twin]) -> Twin:
 
 def test_up_heals_what_was_killed_and_only_that(hard: Twin) -> None:
     before = {name: hard.pid(name) for name in SERVICES}
+    os.kill(hard.pid("azurite"), signal.SIGKILL)
+    # Storage is down: a client is told to come again, soon enough to be still there.
+    status, body = get(f"http://127.0.0.1:{hard.settings.score}/api/probes/any", timeout_s=20)
+    assert (status, json.loads(body)["detail"]) == (503, "try again")
     for name in ("broker", "postgres", "score"):
         os.kill(hard.pid(name), signal.SIGKILL)
     until(lambda: hard.running("broker") is None, what="the broker's end")
@@ -159,8 +165,29 @@ def test_up_heals_what_was_killed_and_only_that(hard: Twin) -> None:
     assert "FAIL" in hard.run("check", code=1)
     hard.run("up")
     after = {name: hard.pid(name) for name in SERVICES}
-    assert {name for name in SERVICES if before[name] != after[name]} == {"broker", "postgres", "score"}
+    assert {name for name in SERVICES if before[name] != after[name]} == {"azurite", "broker", "postgres", "score"}
     assert "All checks hold." in hard.run("check")
+
+
+def test_checkpoints_that_vanish_are_begun_anew_and_the_stream_goes_on(hard: Twin) -> None:
+    """As after a kill of Azurite, which acknowledges before it saves."""
+    hard.run("up")
+    settings = with_keys("ingest", hard.settings)
+    before = travel(hard.settings.score, settings)
+    with BlobServiceClient.from_connection_string(hard.settings.storage_connection()) as service:
+        service.delete_container("azure-webjobs-eventhub")
+        after = travel(hard.settings.score, settings, timeout_s=60)
+        assert after.arrived, hard.logs()
+        checkpoints = service.get_container_client("azure-webjobs-eventhub")
+
+        def written() -> bool:
+            with suppress(ResourceNotFoundError):  # not made again yet
+                return any("/checkpoint/" in name for name in checkpoints.list_blob_names())
+            return False
+
+        until(written, what="a checkpoint")
+    # Delivered again, recorded once.
+    assert get(before.url)[1] == before.answer
 
 
 def test_state_survives_down_and_up_and_fresh_wipes_it(hard: Twin) -> None:

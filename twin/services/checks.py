@@ -77,7 +77,7 @@ def run(name: str, check: Check) -> Result:
 def _blob(app_settings: Mapping[str, str]) -> str:
     body = uuid.uuid4().bytes
     connection = parse_storage("DATA_STORAGE", app_settings)
-    with blob_service(connection, retry_total=1, connection_timeout=3) as service:
+    with blob_service(connection, retry_total=0, connection_timeout=3) as service:
         _need_containers(service)
         blob = service.get_blob_client(CONTAINERS[0], f"check/{uuid.uuid4().hex}")
         blob.upload_blob(body)
@@ -97,7 +97,7 @@ def _need_containers(service: BlobServiceClient) -> None:
 
 
 def _queue(connection: str) -> str:
-    with QueueClient.from_connection_string(connection, "tollgate-check", retry_total=1) as queue:
+    with QueueClient.from_connection_string(connection, "tollgate-check", retry_total=0) as queue:
         try:
             queue.create_queue()
         except ResourceExistsError:

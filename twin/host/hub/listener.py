@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from azure.core.exceptions import ResourceExistsError
+from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFoundError
 from azure.eventhub import EventData
 from azure.eventhub.extensions.checkpointstoreblobaio import BlobCheckpointStore
 
@@ -30,6 +30,7 @@ from twin.host.protos import TypedData
 
 if TYPE_CHECKING:
     from azure.eventhub.aio import EventHubConsumerClient, PartitionContext
+    from azure.storage.blob.aio import ContainerClient
 
 log = logging.getLogger(__name__)
 
@@ -119,9 +120,7 @@ class HubListener:
 
     async def _consume(self) -> None:
         """Receive until closed. Raises when broker or storage are not there at the start."""
-        container = self._generation.connections.blobs(DEFAULT_STORAGE).get_container_client(CONTAINER)
-        with contextlib.suppress(ResourceExistsError):
-            await container.create_container()
+        container = await self._container()
         store = BlobCheckpointStore("", CONTAINER, container_client=container)
         options = self._options
         client = self._generation.connections.consumer(
@@ -147,6 +146,13 @@ class HubListener:
                 on_partition_close=self._on_close,
             )
 
+    async def _container(self) -> ContainerClient:
+        """The checkpoints' container, made if it is not there."""
+        container = self._generation.connections.blobs(DEFAULT_STORAGE).get_container_client(CONTAINER)
+        with contextlib.suppress(ResourceExistsError):
+            await container.create_container()
+        return container
+
     def _starting_position(self) -> str | datetime:
         if self._options.start == "fromEnd":
             return "@latest"
@@ -158,6 +164,11 @@ class HubListener:
     async def _on_error(self, context: PartitionContext | None, problem: Exception) -> None:
         where = "balancing partitions" if context is None else f"partition {context.partition_id}"
         log.warning("'Functions.%s': %s: %s: %s", self._function.name, where, type(problem).__name__, problem)
+        if isinstance(problem, ResourceNotFoundError):
+            # Azurite acknowledges before it saves, so a killed one may have lost what it had made. Partitions then
+            # start from where a new consumer starts: events come again, none is left out.
+            with contextlib.suppress(AzureError):  # asked again at the next balancing
+                await self._container()
 
     async def _on_close(self, context: PartitionContext, reason: object) -> None:
         self._partitions.pop(context.partition_id, None)
