@@ -160,3 +160,10 @@ def test_http_statuses_are_told_apart(status: int, kind: type[TollgateError]) ->
     error = azure_errors.HttpResponseError("made for a test")
     error.status_code = status
     assert type(meaning(error, "testing")) is kind
+
+
+@pytest.mark.parametrize("stored", [b"", b"[]", b"{}", b"\xff"])
+def test_a_stored_receipt_that_cannot_be_read_is_a_broken_invariant(container: ContainerClient, stored: bytes) -> None:
+    container.upload_blob("receipts/a.json", stored)
+    with pytest.raises(BrokenInvariant, match="cannot be read"):
+        BlobProbeReceipts(container).find("a")

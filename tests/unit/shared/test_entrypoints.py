@@ -141,3 +141,8 @@ def test_the_timer_sends_a_probe_that_ingest_can_read() -> None:
     clock.time_us += probing.RETENTION_US + 1
     timer_probes.forget(_Timer(), receipts, clock)
     assert not receipts.kept
+
+
+def test_an_event_without_times_or_place_is_still_read() -> None:
+    (event,) = eventhub_ingest.to_events([func.EventHubEvent(body=b"x")])
+    assert (event.hub, event.partition, event.sequence_number, event.enqueued_at_us) == ("", "", 0, 0)

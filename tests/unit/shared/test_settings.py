@@ -108,3 +108,9 @@ def test_log_fields_come_from_the_context_and_the_call() -> None:
 def test_the_twins_own_settings_are_checked(environment: dict[str, str], problem: str) -> None:
     with pytest.raises(TwinSettingsError, match=problem):
         TwinSettings.read(environment)
+
+
+def test_a_misspelt_setting_is_refused_even_if_nothing_else_is_wrong() -> None:
+    with pytest.raises(SettingsError) as caught:
+        ScoreSettings.read({**good("score"), "LOG_LEVELS": "INFO"})
+    assert caught.value.problems == ["LOG_LEVELS is not a setting; is LOG_LEVEL meant?"]
