@@ -4,8 +4,8 @@ Form of a tile and of a header: kind, format, fields, and a CRC-32 of all before
 the machines we run on read without turning bytes around. The CRC tells damage, not intent; what is proved to others is
 proved by the log. To change a form: raise its format and keep the reader of the old one.
 
-A tile's event times are offsets from its start in 8 bytes, amounts 4 bytes, or 8 where one does not fit. What follows
-from the columns (the sums) is stored as well: to add it up again would cost more than to read it.
+A tile's event times have 8 bytes (offsets would be shorter and cost more to read), amounts 4, or 8 where one does not
+fit. What follows from the columns (the sums) is stored as well: to add it up again would cost more than to read it.
 """
 
 from __future__ import annotations
@@ -68,12 +68,11 @@ def tile_bytes(tile: Tile) -> bytes:
     n_events, n_labels = len(tile.times), len(tile.label_rows)
     ids = tile.ids.encode("ascii")
     wide = max(tile.amounts, default=0) > _NARROW_MAX
-    start_us = tile.start_us
     fixed = _TILE.pack(
         TILE_KIND,
         STATE_FORMAT,
         wide,
-        start_us,
+        tile.start_us,
         tile.width_us,
         n_events,
         n_labels,
@@ -86,7 +85,7 @@ def tile_bytes(tile: Tile) -> bytes:
     )
     columns = struct.pack(
         _columns(n_events, n_labels, wide),
-        *[time_us - start_us for time_us in tile.times],
+        *tile.times,
         *tile.amounts,
         *tile.label_known,
         *tile.label_rows,
@@ -112,7 +111,7 @@ def read_tile(data: bytes) -> Tile:
     return Tile(
         start_us,
         width_us,
-        tuple([start_us + offset for offset in found[:n_events]]),
+        found[:n_events],
         found[n_events:labels],
         data[end : end + n_ids].decode("ascii"),
         found[labels + n_labels : labels + 2 * n_labels],

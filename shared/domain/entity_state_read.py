@@ -270,7 +270,15 @@ def _twice_median(amounts: list[int]) -> int:
 
 
 class _Scan:
-    """What lies between the lag's edge and the edge reached so far, walking back in time."""
+    """What lies between the lag's edge and the edge reached so far, walking back in time.
+
+    Attributes:
+        n_events: Events.
+        n_fraud: Known frauds.
+        n_genuine: Known genuine ones.
+        genuine_sum: Sum of their amounts.
+        labelled: Rows with labels as (tile, from, to), back to where the first genuine one is: no run reaches further.
+    """
 
     __slots__ = ("_known_us", "_row", "_tile", "_tiles", "genuine_sum", "labelled", "n_events", "n_fraud", "n_genuine")
 
@@ -300,7 +308,8 @@ class _Scan:
     def _whole_tiles_after(self, start_us: int) -> None:
         """Take in whole tiles by their sums; the loop that a very hot entity is spent in."""
         tiles, known_us, place = self._tiles, self._known_us, self._tile
-        n_events = n_fraud = n_genuine = genuine_sum = 0
+        n_events = n_fraud = genuine_sum = 0
+        n_genuine = self.n_genuine
         while place >= 0:
             tile = tiles[place]
             if tile.start_us <= start_us or tile.known_by_us > known_us:
@@ -308,15 +317,16 @@ class _Scan:
             rows = len(tile.times)
             n_events += rows
             if tile.label_rows:
+                if not n_genuine:
+                    self.labelled.append((tile, 0, rows))
                 n_fraud += tile.n_fraud
                 n_genuine += tile.n_genuine
                 genuine_sum += tile.genuine_sum
-                self.labelled.append((tile, 0, rows))
             place -= 1
         self._tile = place
         self.n_events += n_events
         self.n_fraud += n_fraud
-        self.n_genuine += n_genuine
+        self.n_genuine = n_genuine
         self.genuine_sum += genuine_sum
 
     def _part(self, tile: Tile, low: int, high: int) -> None:
@@ -327,16 +337,23 @@ class _Scan:
         rows = tile.label_rows
         if not rows:
             return
-        self.labelled.append((tile, low, high))
+        if not self.n_genuine:
+            self.labelled.append((tile, low, high))
         first, last = bisect_left(rows, low), bisect_left(rows, high)
-        settled = tile.known_by_us <= self._known_us
-        if settled and not tile.n_fraud and tile.n_genuine == len(rows) and last - first == high - low:
-            self.n_genuine += high - low  # every row is genuine by its only label
-            self.genuine_sum += sum(tile.amounts[low:high])
+        if first == last:
             return
-        labels = zip(rows[first:last], tile.label_known[first:last], tile.label_codes[first:last], strict=True)
+        known, codes = tile.label_known[first:last], tile.label_codes[first:last]
+        one_each = last - first == high - low and len(rows) == tile.n_fraud + tile.n_genuine
+        if one_each and max(known) <= self._known_us:  # every row has its only label: sums instead of a walk
+            amounts = tile.amounts[low:high]
+            frauds = [amounts[row] for row, code in enumerate(codes) if code & 1] if tile.n_fraud else []
+            self.n_fraud += len(frauds)
+            self.n_genuine += len(amounts) - len(frauds)
+            self.genuine_sum += sum(amounts) - sum(frauds)
+            return
+        labels = zip(rows[first:last], known, codes, strict=True)
         # Within a row labels rise in strength with known-at, so a later entry replaces an earlier one.
-        held = {row: code for row, known, code in labels if known <= self._known_us}
+        held = {row: code for row, known_us, code in labels if known_us <= self._known_us}
         genuine = [tile.amounts[row] for row, code in held.items() if not code & 1]
         self.n_fraud += len(held) - len(genuine)
         self.n_genuine += len(genuine)
