@@ -14,6 +14,7 @@ Source: OASIS AMQP 1.0 part 2.6 (links, flow control, deliveries).
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -111,7 +112,7 @@ class Link:
 # ------------------------------------------------------------------------------------------------ incoming
 
 
-class IncomingLink(Link):
+class IncomingLink(Link, ABC):
     """A link the client sends on."""
 
     def __init__(self, channel: Channel, attach: Attach, resource: str | None) -> None:
@@ -174,8 +175,9 @@ class IncomingLink(Link):
         if self.is_open and not first.settled and first.delivery_id is not None:
             self.channel.send(performatives.disposition(self.channel.number, first.delivery_id, outcome))
 
+    @abstractmethod
     def _receive(self, first: Transfer, payload: bytes) -> None:
-        raise NotImplementedError
+        """Take a whole delivery."""
 
     def close(self) -> None:
         """Give back the memory of an incomplete delivery."""
@@ -240,7 +242,7 @@ class RequestLink(IncomingLink):
 # ------------------------------------------------------------------------------------------------ outgoing
 
 
-class OutgoingLink(Link):
+class OutgoingLink(Link, ABC):
     """A link the client receives from."""
 
     def __init__(self, channel: Channel, attach: Attach, resource: str | None) -> None:
@@ -265,9 +267,9 @@ class OutgoingLink(Link):
         """Go on sending."""
         self.pump()
 
+    @abstractmethod
     def pump(self) -> None:
         """Send what there is as far as credit, window and socket allow."""
-        raise NotImplementedError
 
     def _deliver(self, payload: bytes) -> bool:
         """Send one settled delivery; False when the session window has no room for all of its frames."""
