@@ -82,6 +82,7 @@ def written(before: EntityState, folded: Folded) -> tuple[bytes, list[bytes]]:
     for start_us in folded.removed:
         rows.pop(start_us, None)
     header, _ = state_bytes(folded.state)
+    assert not {tile.start_us for tile in folded.changed} & set(folded.removed)
     _, changed = state_bytes(EntityState(folded.state.header, folded.changed))
     rows |= {tile.start_us: data for tile, data in zip(folded.changed, changed, strict=True)}
     stored = [rows[start_us] for start_us in sorted(rows)]
@@ -318,3 +319,33 @@ def test_a_state_for_another_entity_or_view_is_refused() -> None:
 def test_a_feature_without_a_scan_is_refused_by_name(feature: Feature) -> None:
     with pytest.raises(BrokenInvariant, match=f"state cannot give {feature.name}"):
         StateReader(FeatureView("odd", (feature,)))
+
+
+def split_root() -> tuple[int, list[PastTransaction]]:
+    """Start of a widest range, and events that halve it: from its first microsecond on, and in its second half."""
+    start_us = (BASE_US // ROOT_WIDTH_US + 1) * ROOT_WIDTH_US
+    times = [*range(40), *range(20 * DAY, 20 * DAY + 40)]
+    return start_us, [past(transaction(n, start_us - BASE_US + at)) for n, at in enumerate(times)]
+
+
+def test_a_window_that_starts_where_a_tile_does_leaves_its_first_event_out() -> None:
+    start_us, events = split_root()
+    state = fold(EntityState.empty(CARD_V1, Entity.TERMINAL), events).state
+    assert [tile.start_us for tile in state.tiles] == [start_us, start_us + ROOT_WIDTH_US // 2]
+    item = transaction(500, start_us - BASE_US + 37 * DAY)
+    vector = StateReader(CARD_V1).read(EntityState.empty(CARD_V1, Entity.CUSTOMER), state, item)
+    assert vector[CARD_V1.names.index("terminal_count_30d")] == len(events) - 1
+    assert same_bits(vector, transform_one(CARD_V1, item, History(terminal=events)))
+
+
+def test_a_half_that_empties_and_fills_in_one_fold_is_written_and_not_removed() -> None:
+    start_us, events = split_root()
+    second = [past(transaction(n, start_us - BASE_US + 20 * DAY + n)) for n in range(MAX_EVENTS)]
+    before = fold(EntityState.empty(CARD_V1, Entity.TERMINAL), second).state
+    one_more = past(transaction(90, start_us - BASE_US + 21 * DAY))
+    split = fold(before, [one_more])
+    assert split.removed == (start_us,)
+    folded = fold(before, [one_more, *events[:1]])
+    written(before, folded)
+    assert folded.removed == ()
+    assert folded.changed[0].start_us == start_us
