@@ -11,7 +11,6 @@ VENV := .venv
 PY := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 APPS := score ingest drift retrain
-LOCKS := $(APPS) twin dev
 STAMP := $(VENV)/.setup-stamp
 TWIN_NODE := twin/node/node_modules/.setup-stamp
 TESTS_NODE := tests/node/node_modules/.setup-stamp

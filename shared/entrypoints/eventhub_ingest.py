@@ -17,7 +17,7 @@ import azure.functions as func
 from shared.domain.event import StreamEvent
 from shared.ports import Clock, DeadLetters, ProbeReceipts
 from shared.services import probing
-from shared.telemetry import with_fields
+from shared.telemetry import log_context, with_fields
 
 _log = logging.getLogger(__name__)
 
@@ -31,18 +31,19 @@ def receive(
         TollgateError: Nothing of the batch may be acknowledged; the platform delivers it again.
     """
     events = to_events(batch)
-    outcome = probing.receive(events, receipts, dead_letters, clock)
-    _log.info(
-        with_fields(
-            "batch received",
-            hub=events[0].hub if events else "",
-            partition=events[0].partition if events else "",
-            events=len(events),
-            recorded=outcome.recorded,
-            repeated=outcome.repeated,
-            dead_lettered=outcome.dead_lettered,
+    if not events:
+        return
+    with log_context(hub=events[0].hub, partition=events[0].partition):
+        outcome = probing.receive(events, receipts, dead_letters, clock)
+        _log.info(
+            with_fields(
+                "batch received",
+                events=len(events),
+                recorded=outcome.recorded,
+                repeated=outcome.repeated,
+                dead_lettered=outcome.dead_lettered,
+            )
         )
-    )
 
 
 def to_events(batch: Sequence[func.EventHubEvent]) -> list[StreamEvent]:

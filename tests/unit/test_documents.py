@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,17 @@ def test_a_record_has_its_parts_and_fits_on_a_page(path: Path) -> None:
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
     assert headings == ["Context", "Decision", "Consequences", "Evidence", "What would reverse it"]
     assert len(text.splitlines()) <= 60
+
+
+def test_every_dependency_earns_its_place_in_the_record() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [line for extra in project["optional-dependencies"].values() for line in extra]
+    for folder in ("twin", "tests"):
+        wanted += json.loads((ROOT / folder / "node" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    names = {re.split(r"[\[<>=;~! ]", line, maxsplit=1)[0] for line in wanted} - {project["name"]}
+    record = (ROOT / "docs" / "adr" / "0011-dependencies.md").read_text(encoding="utf-8")
+    mentioned = set(re.findall(r"[@A-Za-z0-9][A-Za-z0-9._/-]*", record))
+    assert not names - mentioned
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -63,8 +76,6 @@ def test_the_settings_example_is_what_the_apps_read() -> None:
 @pytest.mark.parametrize("app", SETTINGS)
 def test_every_non_default_host_value_is_explained(app: str) -> None:
     """Each top-level section of an app's host.json is named in docs/operations.md."""
-    import json
-
     operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     document = json.loads((ROOT / "functions" / app / "host.json").read_text(encoding="utf-8"))
     names = {f"extensions.{name}" for name in document.pop("extensions", {})} | set(document) - {"version"}

@@ -20,7 +20,6 @@ _OURS = frozenset(
         "postgres",
         "run",
         "lock",
-        "certificates",
     }
 )
 
