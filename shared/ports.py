@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.domain.canonical import Digest
 from shared.domain.event import DeadLetter
+from shared.domain.feature_view import FeatureView
 from shared.domain.probe import ProbeReceipt
+from shared.domain.score import CalibrationTable, Scored
 
 
 class Clock(Protocol):
@@ -56,6 +62,55 @@ class DeadLetters(Protocol):
 
         Raises:
             Transient: The store cannot be reached now; the event must not be acknowledged.
+        """
+        ...
+
+
+class Scorer(Protocol):
+    """A loaded model bundle; safe to use from several threads."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Its version, rising with each training."""
+        ...
+
+    @property
+    def bundle_digest(self) -> str:
+        """The bundle's digest, 64 hexadecimal digits."""
+        ...
+
+    @property
+    def view(self) -> FeatureView:
+        """The feature view it was trained on."""
+        ...
+
+    @property
+    def calibration(self) -> CalibrationTable:
+        """From its output to a probability."""
+        ...
+
+    @property
+    def base(self) -> float:
+        """Its output for nothing known, in log-odds: what the contributions are added to."""
+        ...
+
+    @property
+    def fingerprint(self) -> Digest:
+        """Digest of the runtime (machine, libraries, thread settings) that equal bits are promised for."""
+        ...
+
+    def score(self, vectors: NDArray[np.float32]) -> Scored:
+        """Score (n, n_features) float32 vectors in the order of the view, NaN where a value is missing.
+
+        A row's output does not depend on the rows beside it, in any bit.
+
+        Raises:
+            BrokenInvariant: Another number of features.
         """
         ...
 

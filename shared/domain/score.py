@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,19 @@ class Score:
         """
         if not 0.0 <= self.probability <= 1.0:
             raise BrokenInvariant(f"a score of {self.probability} is no probability")
+
+
+class Scored(NamedTuple):
+    """What a model says of some feature vectors.
+
+    Attributes:
+        raw: (n,) float32, the model's output before calibration, a probability.
+        contributions: (n, n_features) float64, exact SHAP contributions in log-odds; with the model's base they add up to
+            the logit of `raw`.
+    """
+
+    raw: NDArray[np.float32]
+    contributions: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

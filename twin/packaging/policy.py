@@ -43,7 +43,7 @@ _FORBIDDEN_EVERYWHERE: Final = frozenset(
 )
 # What decides stays light: these slow its start or are for training and reports.
 _FORBIDDEN_WHERE_DECIDED: Final = frozenset(
-    {"evidently", "mlflow", "pandas", "pyspark", "scikit-learn", "shap", "xgboost"}
+    {"evidently", "mlflow", "pandas", "pyspark", "scikit-learn", "shap", "sqlalchemy", "xgboost", "xgboost-cpu"}
 )
 FORBIDDEN_DISTRIBUTIONS: Final[dict[str, frozenset[str]]] = {
     "score": _FORBIDDEN_EVERYWHERE | _FORBIDDEN_WHERE_DECIDED,
