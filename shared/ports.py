@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +12,8 @@ from numpy.typing import NDArray
 from shared.domain.canonical import Digest
 from shared.domain.event import DeadLetter
 from shared.domain.feature_view import FeatureView
+from shared.domain.ledger import Claim, Claimed, DecisionWrites, LabelClaim, LabelsClaimed, LabelWrites
+from shared.domain.log_block import Head
 from shared.domain.probe import ProbeReceipt
 from shared.domain.score import CalibrationTable, Scored
 
@@ -112,6 +116,85 @@ class Scorer(Protocol):
         Raises:
             BrokenInvariant: Another number of features.
         """
+        ...
+
+
+class Scorers(Protocol):
+    """Where the model comes from that decides."""
+
+    def current(self) -> Scorer:
+        """The champion of this moment; the same object until another one takes over.
+
+        Raises:
+            Transient: There is none yet.
+        """
+        ...
+
+
+class DecidingWork(Protocol):
+    """One unit of work on transactions: claimed, computed, written, all or nothing."""
+
+    @property
+    def writer(self) -> str:
+        """Whose chain of the log the unit's block belongs to; one writer writes one unit at a time."""
+        ...
+
+    @property
+    def head(self) -> Head | None:
+        """Where that chain ends; None before its first block."""
+        ...
+
+    def claim(self, claims: Sequence[Claim]) -> Claimed:
+        """Claim ids and lock their entities, in an order that cannot deadlock; called once, ids unique.
+
+        Cost: a fixed number of round trips, and one more where there are repeats or labels that waited.
+
+        Raises:
+            Transient: The store cannot be reached now, or the unit lost against another one.
+            BrokenInvariant: Stored state cannot be read.
+        """
+        ...
+
+    def write(self, writes: DecisionWrites) -> None:
+        """Write everything and commit; returns once it is durable. Called at most once, and ends the unit.
+
+        Raises:
+            Transient: It may or may not have been committed; claiming the same ids again tells.
+            BrokenInvariant: The store refuses what is written.
+        """
+        ...
+
+
+class LabellingWork(Protocol):
+    """One unit of work on labels."""
+
+    def claim(self, claims: Sequence[LabelClaim]) -> LabelsClaimed:
+        """Claim labels and lock the entities of their transactions; called once, (transaction id, digest) unique.
+
+        Raises:
+            Transient: As for transactions.
+            BrokenInvariant: As for transactions.
+        """
+        ...
+
+    def write(self, writes: LabelWrites) -> None:
+        """Write everything and commit; as for transactions."""
+        ...
+
+
+class Ledger(Protocol):
+    """The durable account of transactions, decisions, labels and entity state; one per thread.
+
+    A unit of work that is left without `write` leaves no trace. Several ledgers, in any number of processes, may work
+    on the same entities: the order in which they lock them is the order in which they know of one another.
+    """
+
+    def deciding(self, view: FeatureView) -> AbstractContextManager[DecidingWork]:
+        """A unit of work on transactions whose entity state is kept for this view."""
+        ...
+
+    def labelling(self, view: FeatureView) -> AbstractContextManager[LabellingWork]:
+        """A unit of work on labels."""
         ...
 
 

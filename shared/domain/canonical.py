@@ -16,6 +16,7 @@ from typing import Final, NewType
 
 from shared.domain.errors import BrokenInvariant
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
+from shared.domain.labels import Label
 from shared.domain.transaction import Transaction
 
 Digest = NewType("Digest", bytes)
@@ -25,6 +26,9 @@ DIGEST_BYTES: Final = 32
 
 TRANSACTION_KIND: Final = 0x54
 TRANSACTION_FORMAT: Final = 1
+
+LABEL_KIND: Final = 0x59
+LABEL_FORMAT: Final = 1
 
 
 class Writer:
@@ -170,3 +174,23 @@ def read_transaction(data: bytes) -> Transaction:
     )
     reader.finish()
     return transaction
+
+
+def label_bytes(label: Label) -> bytes:
+    """The canonical bytes of a label: equal exactly where every field is."""
+    return (
+        Writer(LABEL_KIND, LABEL_FORMAT)
+        .text(label.transaction_id)
+        .text(label.verdict)
+        .text(label.source)
+        .integer(label.event_time_us)
+        .integer(label.known_at_us)
+        .integer(label.confidence)
+        .text(label.author)
+        .finish()
+    )
+
+
+def label_digest(label: Label) -> Digest:
+    """What a repeated label is recognised by."""
+    return digest_of(label_bytes(label))

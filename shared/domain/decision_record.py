@@ -7,10 +7,12 @@ surrogates; the transaction id is the sender's and must say nothing about a pers
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
+from enum import IntFlag
 from typing import Final
 
-from shared.domain.canonical import Digest, Reader, Writer, digest_of
+from shared.domain.canonical import Digest, Reader, digest_of
 from shared.domain.decision import Decision, Outcome, Policy, RuleHit
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.identifiers import TransactionId
@@ -20,6 +22,23 @@ from shared.domain.surrogates import Surrogate
 
 DECISION_KIND: Final = 0x44
 DECISION_FORMAT: Final = 1
+
+# The fields are packed directly and not through `canonical.Writer`, in the same form: each decision is written under a
+# lock, and one call per field was a tenth of all it costs.
+_START: Final = bytes((DECISION_KIND, DECISION_FORMAT))
+_INTEGER: Final = struct.Struct(">q").pack
+_TWO_INTEGERS: Final = struct.Struct(">qq").pack
+_REAL: Final = struct.Struct(">d").pack
+_TWO_REALS: Final = struct.Struct(">dd").pack
+_REAL_AND_INTEGER: Final = struct.Struct(">dq").pack
+
+
+class Lateness(IntFlag):
+    """Whether a transaction came later than the state of an entity promises to know its past for."""
+
+    NONE = 0
+    CUSTOMER = 1
+    TERMINAL = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +56,14 @@ class DecisionRecord:
         terminal_version: The terminal's, likewise.
         view: Name of the feature view.
         vector: The feature vector, little-endian binary32.
+        lateness: Whose state the transaction was too late for; what lay before it was decided without.
+        model_name: Name of the model.
+        model_version: Its version.
         raw_score: The model's output before calibration.
         decision: Outcome, score, policy and rules.
+        base: The model's output for nothing known, in log-odds.
         reasons: Ranked.
+        others: Sum of the other contributions; base, reasons and others add up to the logit of `raw_score`.
         fingerprint: Digest of the runtime that the promise of equal bits is tied to.
     """
 
@@ -53,9 +77,14 @@ class DecisionRecord:
     terminal_version: int
     view: str
     vector: bytes
+    lateness: Lateness
+    model_name: str
+    model_version: int
     raw_score: float
     decision: Decision
+    base: float
     reasons: tuple[Reason, ...]
+    others: float
     fingerprint: Digest
 
 
@@ -66,34 +95,42 @@ def decision_bytes(record: DecisionRecord) -> bytes:
         BrokenInvariant: A number does not fit 64 bits.
     """
     decision = record.decision
-    writer = (
-        Writer(DECISION_KIND, DECISION_FORMAT)
-        .text(record.transaction_id)
-        .text(record.customer)
-        .text(record.terminal)
-        .integer(record.event_time_us)
-        .integer(record.amount_minor)
-        .text(record.currency)
-        .integer(record.customer_version)
-        .integer(record.terminal_version)
-        .text(record.view)
-        .data(record.vector)
-        .real(record.raw_score)
-        .real(decision.score.probability)
-        .text(decision.score.bundle_digest)
-        .text(decision.outcome)
-        .text(decision.policy.name)
-        .real(decision.policy.review_threshold)
-        .real(decision.policy.decline_threshold)
-        .text(decision.rules_version)
-        .integer(len(decision.rule_hits))
-    )
+    policy = decision.policy
+    try:
+        head = b"".join(
+            (
+                _START,
+                _text(record.transaction_id),
+                _text(record.customer),
+                _text(record.terminal),
+                _TWO_INTEGERS(record.event_time_us, record.amount_minor),
+                _text(record.currency),
+                _TWO_INTEGERS(record.customer_version, record.terminal_version),
+                _text(record.view),
+                len(record.vector).to_bytes(4),
+                record.vector,
+                _INTEGER(record.lateness),
+                _text(record.model_name),
+                _INTEGER(record.model_version),
+                _TWO_REALS(record.raw_score, decision.score.probability),
+                _text(decision.score.bundle_digest),
+                _text(decision.outcome),
+                _text(policy.name),
+                _TWO_REALS(policy.review_threshold, policy.decline_threshold),
+                _text(decision.rules_version),
+                _INTEGER(len(decision.rule_hits)),
+            )
+        )
+    except struct.error as error:
+        raise BrokenInvariant("a number of a decision does not fit 64 bits") from error
+    parts = [head]
     for hit in decision.rule_hits:
-        writer.text(hit.rule_id).text(hit.outcome)
-    writer.integer(len(record.reasons))
+        parts += (_text(hit.rule_id), _text(hit.outcome))
+    parts.append(_REAL_AND_INTEGER(record.base, len(record.reasons)))
     for reason in record.reasons:
-        writer.text(reason.code).real(reason.contribution)
-    return writer.data(record.fingerprint).finish()
+        parts += (_text(reason.code), _REAL(reason.contribution))
+    parts += (_REAL(record.others), len(record.fingerprint).to_bytes(4), record.fingerprint)
+    return b"".join(parts)
 
 
 def decision_digest(record: DecisionRecord) -> Digest:
@@ -112,13 +149,16 @@ def read_decision(data: bytes) -> DecisionRecord:
     customer, terminal = Surrogate(reader.text()), Surrogate(reader.text())
     event_time_us, amount_minor, currency = reader.integer(), reader.integer(), reader.text()
     customer_version, terminal_version = reader.integer(), reader.integer()
-    view, vector, raw_score = reader.text(), reader.data(), reader.real()
+    view, vector, lateness = reader.text(), reader.data(), reader.integer()
+    model_name, model_version, raw_score = reader.text(), reader.integer(), reader.real()
     score = Score(reader.real(), reader.text())
     outcome = _outcome(reader.text())
     policy = _policy(reader.text(), reader.real(), reader.real())
     rules_version = reader.text()
     hits = tuple(RuleHit(reader.text(), _outcome(reader.text())) for _ in range(reader.integer()))
+    base = reader.real()
     reasons = tuple(Reason(reader.text(), reader.real()) for _ in range(reader.integer()))
+    others = reader.real()
     fingerprint = Digest(reader.data())
     reader.finish()
     record = DecisionRecord(
@@ -132,14 +172,24 @@ def read_decision(data: bytes) -> DecisionRecord:
         terminal_version=terminal_version,
         view=view,
         vector=vector,
+        lateness=Lateness(lateness),
+        model_name=model_name,
+        model_version=model_version,
         raw_score=raw_score,
         decision=Decision(outcome, score, policy, rules_version, hits),
+        base=base,
         reasons=reasons,
+        others=others,
         fingerprint=fingerprint,
     )
     if decision_bytes(record) != data:  # such as a negative count of reasons
         raise BrokenInvariant("the bytes of a decision are not in canonical form")
     return record
+
+
+def _text(value: str) -> bytes:
+    data = value.encode("utf-8")
+    return len(data).to_bytes(4) + data
 
 
 def _policy(name: str, review_threshold: float, decline_threshold: float) -> Policy:

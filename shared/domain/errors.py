@@ -3,6 +3,7 @@
     TollgateError
     |-- InvalidInput            the sender must change something: HTTP 400, or a dead letter
     |   |-- UnknownEventType    a stream event of a type this release does not read
+    |   |-- Conflict            the id was used for another body: HTTP 409, or a dead letter
     |   `-- NotFound            the thing asked for is not there: HTTP 404
     |-- Transient               try again later: HTTP 503, or raise so that the batch is retried
     `-- BrokenInvariant         a bug or a broken installation: HTTP 500, page someone
@@ -33,6 +34,10 @@ class InvalidInput(TollgateError):
 
 class UnknownEventType(InvalidInput):
     """A well-formed stream event of a type that this release does not read."""
+
+
+class Conflict(InvalidInput):
+    """The idempotency key belongs to something else; nothing was changed."""
 
 
 class NotFound(InvalidInput):

@@ -40,8 +40,8 @@ class Scored(NamedTuple):
 
     Attributes:
         raw: (n,) float32, the model's output before calibration, a probability.
-        contributions: (n, n_features) float64, exact SHAP contributions in log-odds; with the model's base they add up to
-            the logit of `raw`.
+        contributions: (n, n_features) float64, exact SHAP contributions in log-odds; with the model's base they add
+            up to the logit of `raw`.
     """
 
     raw: NDArray[np.float32]

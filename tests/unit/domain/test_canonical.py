@@ -20,7 +20,7 @@ from shared.domain.canonical import (
     transaction_digest,
 )
 from shared.domain.decision import Decision, Outcome, Policy, RuleHit
-from shared.domain.decision_record import DecisionRecord, decision_bytes, decision_digest, read_decision
+from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes, decision_digest, read_decision
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import Entity
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
@@ -58,9 +58,14 @@ RECORDS = st.builds(
     terminal_version=INT64,
     view=TEXT,
     vector=st.binary(max_size=12),
+    lateness=st.integers(0, 3).map(Lateness),
+    model_name=TEXT,
+    model_version=INT64,
     raw_score=st.floats(allow_nan=False),
     decision=DECISIONS,
+    base=st.floats(allow_nan=False),
     reasons=st.lists(st.builds(Reason, TEXT, st.floats(allow_nan=False)), max_size=2).map(tuple),
+    others=st.floats(allow_nan=False),
     fingerprint=st.binary(min_size=32, max_size=32).map(Digest),
 )
 RECORD = DecisionRecord(
@@ -74,9 +79,14 @@ RECORD = DecisionRecord(
     terminal_version=41,
     view="card-v1",
     vector=struct.pack("<3f", 1250.0, 0.0, math.nan),
+    lateness=Lateness.NONE,
+    model_name="card-fraud",
+    model_version=7,
     raw_score=0.625,
     decision=Decision(Outcome.REVIEW, Score(0.5, "ab" * 32), Policy(0.5, 0.9), "rules-0", ()),
+    base=-5.0,
     reasons=(Reason("A02", 1.5), Reason("M08", 0.25)),
+    others=-0.5,
     fingerprint=digest_of(b"runtime"),
 )
 TRANSACTION = Transaction(
@@ -188,7 +198,7 @@ def test_what_this_release_cannot_read_is_refused() -> None:
 def test_a_negative_count_is_not_canonical() -> None:
     record = replace(RECORD, reasons=())
     data = decision_bytes(record)
-    tail = 8 + 4 + 32  # the count of reasons stands before the fingerprint
+    tail = 8 + 8 + 4 + 32  # the count of reasons, the other contributions, the fingerprint
     assert data[-tail : -tail + 8] == bytes(8)
     with pytest.raises(BrokenInvariant, match="canonical form"):
         read_decision(data[:-tail] + struct.pack(">q", -1) + data[-tail + 8 :])
@@ -219,4 +229,4 @@ def test_the_digest_of_a_decision_never_changes() -> None:
 
 
 GOLDEN_TRANSACTION = "44d553881a3f297964eb012c4d8f2790d024ac4f273163480cf4a1a3bf8ef84d"
-GOLDEN_DECISION = "98cb3a41393fe8b467fa44547bde00652ea290e2bd1c3e03af2a8714487ad2b3"
+GOLDEN_DECISION = "241bc2e4c7d5e6b0d49658ac5bf0c61b6668dc36f21aa6a52e52f27954801af9"
