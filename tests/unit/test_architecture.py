@@ -27,6 +27,8 @@ PLANTED = [
         "import functions.ingest.function_app",
     ),
     ("the product does not know the twin", "shared/adapters/system_clock.py", "import twin.cli"),
+    ("the product does not know the simulator", "shared/services/probing.py", "import simulator.chance"),
+    ("of the product the simulator knows the domain", "simulator/chance.py", "import shared.services.probing"),
     ("the broker stands alone", "twin/broker/__init__.py", "import shared.domain.event"),
     ("the host stands alone", "twin/host/__init__.py", "import twin.broker"),
     ("the twin's parts are layered", "twin/identity/__init__.py", "import twin.services.settings"),
@@ -53,7 +55,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the product's Python files, to plant violations in."""
     folder = tmp_path_factory.mktemp("tree")
-    for name in ("shared", "functions", "twin"):
+    for name in ("shared", "functions", "twin", "simulator"):
         only_python = shutil.ignore_patterns("node", "__pycache__", "node_modules", ".python_packages")
         shutil.copytree(ROOT / name, folder / name, ignore=only_python)
     shutil.copy(ROOT / "pyproject.toml", folder)
