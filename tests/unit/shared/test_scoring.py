@@ -20,13 +20,13 @@ from shared.domain.feature_columns import LabelColumns, TransactionColumns, tran
 from shared.domain.feature_view import CARD_V1, Entity
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import PRECEDENCE, Label
-from shared.domain.ledger import LabelVersions
+from shared.domain.ledger import FORGOTTEN_DIGEST, LabelVersions
 from shared.domain.log_block import Head, verify_chain, verify_leaves
 from shared.domain.surrogates import KeyRing, SurrogateKey, surrogate_of
 from shared.domain.transaction import Transaction
 from shared.services.labelling import Labelling, LabelOutcome
 from shared.services.scoring import Decided, Refused, Scoring, Verdict
-from tests.fakes.ledger import FORGOTTEN_DIGEST, FakeLedger, Tables
+from tests.fakes.ledger import FakeLedger, Tables
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
 from tests.unit.domain.worlds import World, label, transaction, worlds
