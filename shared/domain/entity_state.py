@@ -23,6 +23,11 @@ from shared.domain.features import PastTransaction
 from shared.domain.identifiers import TransactionId
 from shared.domain.labels import Label
 
+STATE_BYTES: Final = 400
+TILE_BYTES: Final = 800
+EVENT_BYTES: Final = 200
+"""What a state, a tile and an event with its label take in memory, roughly and rather too much (CPython 3.13)."""
+
 _START: Final = attrgetter("start_us")
 
 
@@ -70,6 +75,11 @@ class EntityState(NamedTuple):
     def empty(cls, view: FeatureView, entity: Entity) -> EntityState:
         """The state of an entity that nothing is known of."""
         return cls(Header(view.name, entity, view.horizon_us(entity)))
+
+    @property
+    def n_bytes(self) -> int:
+        """About how much memory it takes; an upper estimate, for whoever keeps a bounded number of states."""
+        return STATE_BYTES + sum(TILE_BYTES + EVENT_BYTES * len(tile.times) + len(tile.ids) for tile in self.tiles)
 
 
 @dataclass(frozen=True, slots=True)

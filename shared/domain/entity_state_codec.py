@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import struct
 import zlib
+from bisect import bisect_left
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 from shared.domain.entity_state import EntityState, Header
@@ -24,6 +26,7 @@ HEADER_KIND: Final = 0x45
 TILE_KIND: Final = 0x4C
 STATE_FORMAT: Final = 1
 
+_START: Final = attrgetter("start_us")
 _ENTITIES: Final = tuple(Entity)
 _HEADER: Final = struct.Struct("<BBBBqqqIB")
 _TILE: Final = struct.Struct("<BBBqqIIIqqIIq")
@@ -122,21 +125,59 @@ def read_tile(data: bytes) -> Tile:
 
 
 def read_state(header: bytes, tiles: Sequence[bytes]) -> EntityState:
-    """The state of a header and its tiles, which must come in the order of their starts.
+    """The state of a header and all its tiles, in any order.
 
     Raises:
-        BrokenInvariant: Bytes are foreign or damaged, a tile is missing, or they are out of order.
+        BrokenInvariant: Bytes are foreign or damaged, a tile is missing, or they do not fit together.
     """
     head, n_tiles = read_header(header)
+    found = sorted([read_tile(tile) for tile in tiles], key=_START)
+    return _state(head, n_tiles, found)
+
+
+def refreshed(cached: EntityState, header: bytes, tiles: Sequence[bytes]) -> EntityState:
+    """A newer state from an older one and what was written since.
+
+    Tiles that went need not be told: a tile that was split overlaps its parts, which were written later than it, and
+    one that expired lies before what the new header keeps.
+
+    Args:
+        cached: The older state.
+        header: The newer header.
+        tiles: Every stored tile that was last written with a version above that of the older state, in any order.
+
+    Raises:
+        BrokenInvariant: Bytes are foreign or damaged, the header is older than the state or of another, or tiles are
+            missing or do not fit together.
+    """
+    head, n_tiles = read_header(header)
+    old = cached.header
+    if (head.view, head.entity, head.horizon_us) != (old.view, old.entity, old.horizon_us):
+        raise BrokenInvariant(f"state of a {old.entity} for {old.view} refreshed as {head.entity} for {head.view}")
+    if head.version < old.version or (head.version == old.version and head != old):
+        raise BrokenInvariant(f"state of version {old.version} refreshed with another of version {head.version}")
+    new = sorted([read_tile(tile) for tile in tiles], key=_START)
+    oldest_us = head.oldest_us
+    starts = [tile.start_us for tile in new]
+    kept = []
+    for tile in cached.tiles:
+        before = bisect_left(starts, tile.end_us) - 1  # the last new one that starts before this one ends
+        is_replaced = before >= 0 and new[before].end_us > tile.start_us
+        if not is_replaced and (oldest_us is None or tile.start_us >= oldest_us):
+            kept.append(tile)
+    return _state(head, n_tiles, sorted([*kept, *new], key=_START))
+
+
+def _state(head: Header, n_tiles: int, tiles: Sequence[Tile]) -> EntityState:
+    """A state whose tiles are sorted, checked against its header."""
     if len(tiles) != n_tiles:
         raise BrokenInvariant(f"a state has {len(tiles)} tiles, its header says {n_tiles}")
-    found = tuple([read_tile(tile) for tile in tiles])
     end_us = head.oldest_us
-    for tile in found:
+    for tile in tiles:
         if end_us is None or tile.start_us < end_us:
-            raise BrokenInvariant("the tiles of a state overlap, are out of order, or lie before what it keeps")
+            raise BrokenInvariant("the tiles of a state overlap or lie before what it keeps")
         end_us = tile.end_us
-    return EntityState(head, found)
+    return EntityState(head, tuple(tiles))
 
 
 def state_bytes(state: EntityState) -> tuple[bytes, tuple[bytes, ...]]:
