@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.domain.canonical import Digest
-from shared.domain.event import DeadLetter
+from shared.domain.event import DeadLetter, OutgoingEvent
 from shared.domain.feature_view import FeatureView
-from shared.domain.ledger import Claim, Claimed, DecisionWrites, LabelClaim, LabelsClaimed, LabelWrites
+from shared.domain.ledger import Claim, Claimed, DecisionWrites, LabelClaim, LabelsClaimed, LabelWrites, OutboxEntry
 from shared.domain.log_block import Head
 from shared.domain.probe import ProbeReceipt
 from shared.domain.score import CalibrationTable, Scored
@@ -195,6 +195,37 @@ class Ledger(Protocol):
 
     def labelling(self, view: FeatureView) -> AbstractContextManager[LabellingWork]:
         """A unit of work on labels."""
+        ...
+
+
+class Outbox(Protocol):
+    """Decisions that have not left yet."""
+
+    def drain(self, limit: int, send: Callable[[Sequence[OutboxEntry]], None]) -> int:
+        """Hand the oldest entries to `send`, and remove them once it has returned.
+
+        Only one drains at a time, whatever the number of processes, so that the order of each customer holds; another
+        one finds nothing to do. If `send` raises, nothing is removed; if the removal fails after it, the entries are
+        sent again: delivery is at least once.
+
+        Returns:
+            How many were removed; 0 when there are none or another one drains.
+
+        Raises:
+            Transient: The store cannot be reached now.
+        """
+        ...
+
+
+class EventPublisher(Protocol):
+    """A stream that events are sent to."""
+
+    def publish(self, events: Sequence[OutgoingEvent]) -> None:
+        """Send events; returns once all are accepted. Those of one key keep their order.
+
+        Raises:
+            Transient: Some may have been accepted; sending them again is safe.
+        """
         ...
 
 

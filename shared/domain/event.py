@@ -35,6 +35,19 @@ class StreamEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class OutgoingEvent:
+    """One event on its way to a stream.
+
+    Attributes:
+        key: Events of one key stay in their order.
+        body: The raw bytes.
+    """
+
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """An event that no retry can make usable, with why, and all that is needed to send it again.
 

@@ -235,5 +235,17 @@ class LabelWrites:
     recorded_at_us: int
 
 
+class OutboxEntry(NamedTuple):
+    """A decision that has not left yet.
+
+    Attributes:
+        outbox_id: Rises in the order in which decisions of one customer were committed.
+        record: Canonical bytes of the decision.
+    """
+
+    outbox_id: int
+    record: bytes
+
+
 FORGOTTEN_DIGEST = Digest(bytes(32))
 """What stands for the digest of a transaction whose customer was forgotten: no body has it."""

@@ -11,7 +11,7 @@ from shared.services.importing import Importing, ImportOutcome
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.probes import FakeClock
 from tests.unit.domain.worlds import label, transaction
-from tests.unit.shared.test_scoring import KEYS, labelling, record, recomputed, scoring
+from tests.unit.shared.test_scoring import KEYS, labelling, recomputed, record, scoring
 
 
 def importing(ledger: FakeLedger) -> Importing:
