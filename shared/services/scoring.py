@@ -31,6 +31,7 @@ from shared.domain.surrogates import KeyRing
 from shared.domain.transaction import ALLOWED_LATENESS_US, Transaction
 from shared.ports import Clock, DecidingWork, Ledger, Scorer, Scorers
 from shared.services.entity_work import EntityWork, EntityWorks
+from shared.services.stages import StageTimes
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Scoring:
         keys: KeyRing,
         clock: Clock,
         rules: RuleSet = NO_RULES,
+        stages: StageTimes | None = None,
     ) -> None:
         self._ledger = ledger
         self._scorers = scorers
@@ -85,6 +87,7 @@ class Scoring:
         self._keys = keys
         self._clock = clock
         self._rules = rules
+        self._mark = (stages or StageTimes()).mark
         self._readers: dict[str, StateReader] = {}
 
     def decide(self, transactions: Sequence[Transaction]) -> list[Verdict]:
@@ -135,8 +138,10 @@ class Scoring:
     def _decide(self, claims: list[Claim]) -> dict[TransactionId, Verdict]:
         """One unit of work."""
         scorer = self._scorers.current()
+        self._mark("")
         with self._ledger.deciding(scorer.view) as work:
             claimed = work.claim(claims)
+            self._mark("claim")
             fresh = [claim.transaction for claim in claims if claim.transaction.transaction_id in claimed.fresh]
             decided = self._decide_fresh(work, claimed, scorer, fresh) if fresh else {}
         verdicts: dict[TransactionId, Verdict] = {}
@@ -164,8 +169,10 @@ class Scoring:
             row, labels = fold_transaction(customer, terminal, transaction, claimed)
             known.append((customer, terminal, row))
             waited += labels
+        self._mark("features")
         records = self._records(scorer, vectors, known)
         block = next_block(work.writer, work.head, [decided.data for decided in records])
+        self._mark("record")
         work.write(
             DecisionWrites(
                 transactions=tuple([row for _, _, row in known]),
@@ -176,6 +183,7 @@ class Scoring:
                 recorded_at_us=self._clock.now_us(),
             )
         )
+        self._mark("write")
         return {decided.record.transaction_id: decided for decided in records}
 
     def _records(
@@ -186,6 +194,7 @@ class Scoring:
     ) -> list[Decided]:
         """Score vectors and decide, one record each."""
         scored = scorer.score(vectors)
+        self._mark("model")
         probabilities = scorer.calibration.probability_many(scored.raw).tolist()
         raws = scored.raw.tolist()
         rows = []

@@ -26,6 +26,7 @@ from shared.domain.surrogates import KeyRing, SurrogateKey, surrogate_of
 from shared.domain.transaction import Transaction
 from shared.services.labelling import Labelling, LabelOutcome
 from shared.services.scoring import Decided, Refused, Scoring, Verdict
+from shared.services.stages import StageTimes
 from tests.fakes.ledger import FakeLedger, Tables
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
@@ -348,3 +349,14 @@ def test_several_threads_on_the_same_entities_know_of_one_another() -> None:
     decided = scoring(FakeLedger(tables)).decide(batch)
     assert all(record(verdict).vector == vectors[record(verdict).transaction_id] for verdict in decided)
     assert sorted(versions(tables, Entity.TERMINAL)["m"]) == list(range(1, 91))
+
+
+def test_the_time_of_each_stage_is_told() -> None:
+    ticks = iter(range(100))
+    stages = StageTimes(lambda: float(next(ticks)))
+    ledger = FakeLedger()
+    decide = Scoring(ledger, FixedScorers(), policy=POLICY, keys=KEYS, clock=FakeClock(), stages=stages)
+    decide.decide([transaction(1, 0)])
+    assert stages.taken() == {"claim": 1, "features": 1, "model": 1, "record": 1, "write": 1}
+    decide.decide([transaction(1, 0)])
+    assert stages.taken() == {"claim": 1}
