@@ -11,24 +11,28 @@ outside state, and whoever stores it hands it over with the transaction, as `Pas
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Final, NamedTuple
 
-from shared.domain.entity_state_tiles import ROOT_WIDTH_US, Tile, halves, row_of, with_event, with_labels
+from shared.domain.entity_state_spans import NO_TILES, Tiles
+from shared.domain.entity_state_tiles import (
+    MAX_EVENTS,
+    ROOT_WIDTH_US,
+    Tile,
+    halves,
+    row_of,
+    with_event,
+    with_labels,
+    with_newest,
+)
 from shared.domain.feature_view import Entity, FeatureView
 from shared.domain.features import PastTransaction
 from shared.domain.identifiers import TransactionId
 from shared.domain.labels import Label
 
-STATE_BYTES: Final = 400
-TILE_BYTES: Final = 800
-EVENT_BYTES: Final = 200
-"""What a state, a tile and an event with its label take in memory, roughly and rather too much (CPython 3.13)."""
-
-_START: Final = attrgetter("start_us")
+_STATE_MEMORY: Final = 600
+"""Bytes of a state without tiles (CPython 3.13, measured)."""
 
 
 class Header(NamedTuple):
@@ -53,7 +57,7 @@ class Header(NamedTuple):
         """Start of what is kept: the widest range that the horizon ends in; None before the first transaction."""
         if self.greatest_us is None:
             return None
-        return (self.greatest_us - self.horizon_us) // ROOT_WIDTH_US * ROOT_WIDTH_US
+        return (self.greatest_us - self.horizon_us) & -ROOT_WIDTH_US
 
     def is_too_late(self, time_us: int, lateness_us: int) -> bool:
         """Whether a transaction is later than state promises to know its past for; such a decision is flagged."""
@@ -69,7 +73,7 @@ class EntityState(NamedTuple):
     """
 
     header: Header
-    tiles: tuple[Tile, ...] = ()
+    tiles: Tiles = NO_TILES
 
     @classmethod
     def empty(cls, view: FeatureView, entity: Entity) -> EntityState:
@@ -78,8 +82,8 @@ class EntityState(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """About how much memory it takes; an upper estimate, for whoever keeps a bounded number of states."""
-        return STATE_BYTES + sum(TILE_BYTES + EVENT_BYTES * len(tile.times) + len(tile.ids) for tile in self.tiles)
+        """About how much memory it takes, rather too much; for whoever keeps a bounded number of states."""
+        return _STATE_MEMORY + self.tiles.n_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,39 +128,60 @@ def fold(state: EntityState, events: Sequence[PastTransaction], labels: Sequence
     Returns:
         The new state and what became of everything.
     """
-    header = state.header
-    greatest_us = max((event.event_time_us for event in events), default=header.greatest_us)
-    if header.greatest_us is not None and greatest_us is not None:
-        greatest_us = max(greatest_us, header.greatest_us)
-    oldest_us = header._replace(greatest_us=greatest_us).oldest_us
-    work = _Work(list(state.tiles), oldest_us)
-    version = header.version
+    if len(events) == 1 and not labels:
+        folded = _newest(state, events[0])
+        if folded is not None:
+            return folded
+    view, entity, horizon_us, version, greatest_us = state.header
+    for event in events:
+        if greatest_us is None or event.event_time_us > greatest_us:
+            greatest_us = event.event_time_us
+    work = _Work(state.tiles, Header(view, entity, horizon_us, version, greatest_us).oldest_us)
     for event in events:
         if work.add(event):
             version += 1 + len(event.labels)
     for later in labels:
         work.label(later)
         version += 1
-    after = EntityState(header._replace(version=version, greatest_us=greatest_us), tuple(work.tiles))
+    after = EntityState(Header(view, entity, horizon_us, version, greatest_us), work.tiles)
     return Folded(after, *work.written(), tuple(work.left_out), tuple(work.absorbed))
 
 
+def _newest(state: EntityState, event: PastTransaction) -> Folded | None:
+    """The fold of a transaction that is the newest and fits its tile, as nearly every one is; None if it is not so.
+
+    The general way gives the same at three times the cost.
+    """
+    (view, entity, horizon_us, version, greatest_us), tiles = state
+    parts, time_us = tiles.parts, event.event_time_us
+    if greatest_us is None or time_us <= greatest_us or event.labels:
+        return None
+    last = parts[-1]
+    if not isinstance(last, Tile) or time_us >= last.end_us or last.sums.n_events >= MAX_EVENTS:
+        return None
+    if parts[0].start_us < (time_us - horizon_us) & -ROOT_WIDTH_US:  # tiles expire
+        return None
+    tile = with_newest(last, event)
+    grown = Tiles((*parts[:-1], tile), len(tiles), tiles.n_bytes + tile.n_bytes - last.n_bytes)
+    after = EntityState(Header(view, entity, horizon_us, version + 1, time_us), grown)
+    return Folded(after, (tile,), (), (), ())
+
+
 class _Work:
-    """The tiles while one fold changes them; each tile is replaced, never altered."""
+    """The tiles while one fold changes them, and what it did to them."""
 
     __slots__ = ("_gone", "_oldest_us", "_touched", "absorbed", "left_out", "tiles")
 
-    def __init__(self, tiles: list[Tile], oldest_us: int | None) -> None:
+    def __init__(self, tiles: Tiles, oldest_us: int | None) -> None:
         self.tiles = tiles
         self.left_out: list[TransactionId] = []
         self.absorbed: list[TransactionId] = []
         self._oldest_us = oldest_us
-        self._touched: set[int] = set()
+        self._touched: dict[int, Tile] = {}
         self._gone: set[int] = set()
-        if oldest_us is not None and tiles and tiles[0].start_us < oldest_us:
-            n_expired = bisect_left(tiles, oldest_us, key=_START)
-            self._gone.update(tile.start_us for tile in tiles[:n_expired])
-            del tiles[:n_expired]
+        if oldest_us is not None and tiles.parts and tiles.parts[0].start_us < oldest_us:
+            self._gone.update([tile.start_us for tile in tiles.before(oldest_us)])
+            self.tiles = tiles.since(oldest_us)
 
     def add(self, event: PastTransaction) -> bool:
         """Take a transaction in or leave it out; False if it was here already."""
@@ -164,53 +189,37 @@ class _Work:
         if self._oldest_us is not None and time_us < self._oldest_us:
             self.left_out.append(event.transaction_id)
             return True
-        place = bisect_right(self.tiles, time_us, key=_START) - 1
-        if place < 0 or self.tiles[place].end_us <= time_us:
-            place += 1
-            self.tiles.insert(place, self._empty_around(time_us, place))
-        grown = with_event(self.tiles[place], event)
+        grown = with_event(self.tiles.around(time_us), event)
         if grown is None:
             self.absorbed.append(event.transaction_id)
             return False
         parts = halves(grown)
-        self.tiles[place : place + 1] = parts
-        self._touched.update(part.start_us for part in parts)
         if parts[0].start_us != grown.start_us:
+            self._touched.pop(grown.start_us, None)
             self._gone.add(grown.start_us)
+        self._put(grown.start_us, grown.end_us, parts)
         return True
 
     def label(self, later: LaterLabel) -> None:
         """Add a label to its transaction, if that is kept."""
         time_us, label = later.event_time_us, later.label
-        place = bisect_right(self.tiles, time_us, key=_START) - 1
-        row = row_of(self.tiles[place], time_us, label.transaction_id) if place >= 0 else None
+        tile = self.tiles.around(time_us)
+        row = row_of(tile, time_us, label.transaction_id)
         if row is None:
             self.left_out.append(label.transaction_id)
             return
-        labelled = with_labels(self.tiles[place], row, (label,))
-        if labelled != self.tiles[place]:
-            self.tiles[place] = labelled
-            self._touched.add(labelled.start_us)
+        labelled = with_labels(tile, row, (label,))
+        if labelled is not tile:
+            self._put(tile.start_us, tile.end_us, (labelled,))
 
     def written(self) -> tuple[tuple[Tile, ...], tuple[int, ...]]:
         """The tiles to write, and the starts of those to delete, in order."""
-        changed, absent = [], set(self._gone)
-        for start_us in sorted(self._touched):
-            place = bisect_left(self.tiles, start_us, key=_START)
-            if place < len(self.tiles) and self.tiles[place].start_us == start_us:
-                changed.append(self.tiles[place])
-                absent.discard(start_us)
-        return tuple(changed), tuple(sorted(absent))
+        touched = self._touched
+        return tuple([touched[start_us] for start_us in sorted(touched)]), tuple(sorted(self._gone))
 
-    def _empty_around(self, time_us: int, place: int) -> Tile:
-        """The empty tile that the grid has at this time: as wide as no other tile lies in it.
-
-        A range that has a tile inside was halved, so the range around the time is halved until it has none.
-        """
-        neighbours = [tile.start_us for tile in self.tiles[max(0, place - 1) : place + 1]]
-        width_us = ROOT_WIDTH_US
-        start_us = time_us // width_us * width_us
-        while any(start_us <= neighbour < start_us + width_us for neighbour in neighbours):
-            width_us //= 2
-            start_us = time_us // width_us * width_us
-        return Tile(start_us, width_us, (), (), "")
+    def _put(self, start_us: int, end_us: int, tiles: Sequence[Tile]) -> None:
+        """Replace the tile of a range."""
+        self.tiles = self.tiles.with_range(start_us, end_us, tiles)
+        for tile in tiles:
+            self._touched[tile.start_us] = tile
+            self._gone.discard(tile.start_us)

@@ -4,21 +4,22 @@ Form of a tile and of a header: kind, format, fields, and a CRC-32 of all before
 the machines we run on read without turning bytes around. The CRC tells damage, not intent; what is proved to others is
 proved by the log. To change a form: raise its format and keep the reader of the old one.
 
-A tile's event times have 8 bytes (offsets would be shorter and cost more to read), amounts 4, or 8 where one does not
-fit. What follows from the columns (the sums) is stored as well: to add it up again would cost more than to read it.
+A tile's bytes are those of its columns, one after the other, so that to read or write one copies and converts nothing:
+event times of 8 bytes (offsets would be shorter and cost more to read), amounts of 4, or 8 where one does not fit,
+labels of 14, ids. What follows from the columns (the sums) is stored too: to add it up again would unpack them all.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from bisect import bisect_left
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
 from shared.domain.entity_state import EntityState, Header
-from shared.domain.entity_state_tiles import Tile
+from shared.domain.entity_state_spans import Tiles
+from shared.domain.entity_state_tiles import FOREVER_US, Sums, Tile
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import Entity
 
@@ -29,9 +30,17 @@ STATE_FORMAT: Final = 1
 _START: Final = attrgetter("start_us")
 _ENTITIES: Final = tuple(Entity)
 _HEADER: Final = struct.Struct("<BBBBqqqIB")
-_TILE: Final = struct.Struct("<BBBqqIIIqqIIq")
+_TILE: Final = struct.Struct("<BBBBqIIIqIIq")
+_TIME: Final = 8
+_NARROW: Final = 4
+_WIDE: Final = 8
+_ROW: Final = 4
+_CODE: Final = 2
+"""Bytes of a time, of an amount in a tile where all are narrow or one is wide, of a label's row and of its code."""
+
 _CRC: Final = struct.Struct("<I")
-_NARROW_MAX: Final = (1 << 32) - 1
+_SOUND: Final = zlib.crc32(_CRC.pack(zlib.crc32(b"")))
+"""The CRC-32 of any bytes with their own CRC-32 behind them."""
 
 
 def header_bytes(header: Header, n_tiles: int) -> bytes:
@@ -68,33 +77,23 @@ def read_header(data: bytes) -> tuple[Header, int]:
 
 def tile_bytes(tile: Tile) -> bytes:
     """A tile as bytes."""
-    n_events, n_labels = len(tile.times), len(tile.label_rows)
-    ids = tile.ids.encode("ascii")
-    wide = max(tile.amounts, default=0) > _NARROW_MAX
+    since_us, _, n_events, n_fraud, n_genuine, genuine_sum = tile.sums
     fixed = _TILE.pack(
         TILE_KIND,
         STATE_FORMAT,
-        wide,
+        len(tile.amount_bytes) > _NARROW * n_events,
+        (tile.end_us - tile.start_us).bit_length() - 1,
         tile.start_us,
-        tile.width_us,
         n_events,
-        n_labels,
-        len(ids),
-        tile.amount_sum,
-        tile.known_by_us,
-        tile.n_fraud,
-        tile.n_genuine,
-        tile.genuine_sum,
+        tile.n_labels,
+        len(tile.ids),
+        since_us,
+        n_fraud,
+        n_genuine,
+        genuine_sum,
     )
-    columns = struct.pack(
-        _columns(n_events, n_labels, wide),
-        *tile.times,
-        *tile.amounts,
-        *tile.label_known,
-        *tile.label_rows,
-        *tile.label_codes,
-    )
-    return _sealed(fixed + columns + ids)
+    columns = tile.time_bytes, tile.amount_bytes, tile.known_bytes, tile.row_bytes, tile.code_bytes, tile.ids
+    return _sealed(b"".join((fixed, *columns)))
 
 
 def read_tile(data: bytes) -> Tile:
@@ -104,23 +103,26 @@ def read_tile(data: bytes) -> Tile:
         BrokenInvariant: The bytes are no tile of this format, or damaged.
     """
     _check(data, TILE_KIND, _TILE.size, "a state tile")
-    _, _, wide, start_us, width_us, n_events, n_labels, n_ids, *sums = _TILE.unpack_from(data)
-    columns = _columns(n_events, n_labels, wide)
-    end = _TILE.size + struct.calcsize(columns)
-    if end + n_ids + _CRC.size != len(data):
+    (_, _, is_wide, width_bits, start_us, n_events, n_labels, n_ids, since_us, n_fraud, n_genuine, genuine_sum) = (
+        _TILE.unpack_from(data)
+    )
+    amounts = _TILE.size + _TIME * n_events
+    known = amounts + (_WIDE if is_wide else _NARROW) * n_events
+    rows = known + _TIME * n_labels
+    codes = rows + _ROW * n_labels
+    ids = codes + _CODE * n_labels
+    if ids + n_ids + _CRC.size != len(data) or start_us & ((1 << width_bits) - 1):
         raise BrokenInvariant("the bytes of a state tile do not fit together")
-    found = struct.unpack_from(columns, data, _TILE.size)
-    labels = 2 * n_events
     return Tile(
         start_us,
-        width_us,
-        found[:n_events],
-        found[n_events:labels],
-        data[end : end + n_ids].decode("ascii"),
-        found[labels + n_labels : labels + 2 * n_labels],
-        found[labels : labels + n_labels],
-        found[labels + 2 * n_labels :],
-        *sums,
+        start_us + (1 << width_bits),
+        sums=Sums(since_us, FOREVER_US, n_events, n_fraud, n_genuine, genuine_sum),
+        time_bytes=data[_TILE.size : amounts],
+        amount_bytes=data[amounts:known],
+        known_bytes=data[known:rows],
+        row_bytes=data[rows:codes],
+        code_bytes=data[codes:ids],
+        ids=data[ids : -_CRC.size],
     )
 
 
@@ -131,8 +133,7 @@ def read_state(header: bytes, tiles: Sequence[bytes]) -> EntityState:
         BrokenInvariant: Bytes are foreign or damaged, a tile is missing, or they do not fit together.
     """
     head, n_tiles = read_header(header)
-    found = sorted([read_tile(tile) for tile in tiles], key=_START)
-    return _state(head, n_tiles, found)
+    return _state(head, n_tiles, Tiles.of(_checked(head, [read_tile(tile) for tile in tiles])))
 
 
 def refreshed(cached: EntityState, header: bytes, tiles: Sequence[bytes]) -> EntityState:
@@ -156,28 +157,11 @@ def refreshed(cached: EntityState, header: bytes, tiles: Sequence[bytes]) -> Ent
         raise BrokenInvariant(f"state of a {old.entity} for {old.view} refreshed as {head.entity} for {head.view}")
     if head.version < old.version or (head.version == old.version and head != old):
         raise BrokenInvariant(f"state of version {old.version} refreshed with another of version {head.version}")
-    new = sorted([read_tile(tile) for tile in tiles], key=_START)
-    oldest_us = head.oldest_us
-    starts = [tile.start_us for tile in new]
-    kept = []
-    for tile in cached.tiles:
-        before = bisect_left(starts, tile.end_us) - 1  # the last new one that starts before this one ends
-        is_replaced = before >= 0 and new[before].end_us > tile.start_us
-        if not is_replaced and (oldest_us is None or tile.start_us >= oldest_us):
-            kept.append(tile)
-    return _state(head, n_tiles, sorted([*kept, *new], key=_START))
-
-
-def _state(head: Header, n_tiles: int, tiles: Sequence[Tile]) -> EntityState:
-    """A state whose tiles are sorted, checked against its header."""
-    if len(tiles) != n_tiles:
-        raise BrokenInvariant(f"a state has {len(tiles)} tiles, its header says {n_tiles}")
-    end_us = head.oldest_us
-    for tile in tiles:
-        if end_us is None or tile.start_us < end_us:
-            raise BrokenInvariant("the tiles of a state overlap or lie before what it keeps")
-        end_us = tile.end_us
-    return EntityState(head, tuple(tiles))
+    kept = cached.tiles if head.oldest_us is None else cached.tiles.since(head.oldest_us)
+    new = _checked(head, [read_tile(tile) for tile in tiles])
+    for tile in new:
+        kept = kept.with_range(tile.start_us, tile.end_us, (tile,))
+    return _state(head, n_tiles, kept)
 
 
 def state_bytes(state: EntityState) -> tuple[bytes, tuple[bytes, ...]]:
@@ -185,9 +169,22 @@ def state_bytes(state: EntityState) -> tuple[bytes, tuple[bytes, ...]]:
     return header_bytes(state.header, len(state.tiles)), tuple([tile_bytes(tile) for tile in state.tiles])
 
 
-def _columns(n_events: int, n_labels: int, wide: bool) -> str:
-    """Struct format of a tile's columns: times, amounts, then known-at, row and code of the labels."""
-    return f"<{n_events}q{n_events}{'q' if wide else 'I'}{n_labels}q{n_labels}I{n_labels}H"
+def _checked(head: Header, tiles: list[Tile]) -> list[Tile]:
+    """Tiles in order of time, of which none overlaps another or lies before what is kept."""
+    tiles.sort(key=_START)
+    end_us = head.oldest_us
+    for tile in tiles:
+        if end_us is None or tile.start_us < end_us:
+            raise BrokenInvariant("the tiles of a state overlap or lie before what it keeps")
+        end_us = tile.end_us
+    return tiles
+
+
+def _state(head: Header, n_tiles: int, tiles: Tiles) -> EntityState:
+    """A state that has all the tiles its header counts."""
+    if len(tiles) != n_tiles:
+        raise BrokenInvariant(f"a state has {len(tiles)} tiles, its header says {n_tiles}")
+    return EntityState(head, tiles)
 
 
 def _sealed(data: bytes) -> bytes:
@@ -196,11 +193,12 @@ def _sealed(data: bytes) -> bytes:
 
 def _check(data: bytes, kind: int, size: int, what: str) -> None:
     """Refuse what is not this kind, not this format, too short, or damaged."""
+    if len(data) >= size + _CRC.size and data[0] == kind and data[1] == STATE_FORMAT and zlib.crc32(data) == _SOUND:
+        return
     if data[:1] != bytes((kind,)):
         raise BrokenInvariant(f"the bytes are not {what}: they start with {data[:1].hex() or 'nothing'}")
     if data[1:2] != bytes((STATE_FORMAT,)):
         raise BrokenInvariant(f"{what} of format {data[1:2].hex() or 'none'}; this release reads {STATE_FORMAT:02x}")
     if len(data) < size + _CRC.size:
         raise BrokenInvariant(f"{what} ends early, after {len(data)} bytes")
-    if zlib.crc32(data[: -_CRC.size]) != _CRC.unpack(data[-_CRC.size :])[0]:
-        raise BrokenInvariant(f"{what} is damaged: its check sum is another")
+    raise BrokenInvariant(f"{what} is damaged: its check sum is another")

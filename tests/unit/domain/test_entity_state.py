@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from shared.domain.entity_state import EntityState, Folded, LaterLabel, fold
 from shared.domain.entity_state_codec import read_state, state_bytes
 from shared.domain.entity_state_read import StateReader
-from shared.domain.entity_state_tiles import MAX_EVENTS, MIN_WIDTH_US, ROOT_WIDTH_US, Tile, id_list, with_labels
+from shared.domain.entity_state_spans import SPAN_BITS, Part, Span, Tiles
+from shared.domain.entity_state_tiles import (
+    MAX_EVENTS,
+    MIN_WIDTH_US,
+    NEVER_US,
+    ROOT_WIDTH_US,
+    Tile,
+    id_list,
+    with_event,
+    with_labels,
+)
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, VIEWS, Entity, Feature, FeatureView, Measure, Null
 from shared.domain.features import History, PastTransaction, transform_one
@@ -83,31 +93,62 @@ def written(before: EntityState, folded: Folded) -> tuple[bytes, list[bytes]]:
         rows.pop(start_us, None)
     header, _ = state_bytes(folded.state)
     assert not {tile.start_us for tile in folded.changed} & set(folded.removed)
-    _, changed = state_bytes(EntityState(folded.state.header, folded.changed))
+    _, changed = state_bytes(EntityState(folded.state.header, Tiles.of(folded.changed)))
     rows |= {tile.start_us: data for tile, data in zip(folded.changed, changed, strict=True)}
     stored = [rows[start_us] for start_us in sorted(rows)]
     assert (header, tuple(stored)) == state_bytes(folded.state)
     return header, stored
 
 
+def width_of(tile: Tile) -> int:
+    return tile.end_us - tile.start_us
+
+
 def check_shape(state: EntityState) -> None:
     """The grid's rule, and that sums and order are what the columns say."""
     for tile in state.tiles:
-        assert tile.start_us % tile.width_us == 0
-        assert MIN_WIDTH_US <= tile.width_us <= ROOT_WIDTH_US
-        assert 0 < len(tile.times) <= MAX_EVENTS or tile.width_us == MIN_WIDTH_US
+        width_us = width_of(tile)
+        assert tile.start_us % width_us == 0
+        assert MIN_WIDTH_US <= width_us <= ROOT_WIDTH_US
+        assert 0 < len(tile.times) <= MAX_EVENTS or width_us == MIN_WIDTH_US
         assert all(tile.start_us <= time_us < tile.end_us for time_us in tile.times)
         order = list(zip(tile.times, id_list(tile), strict=True))
         assert order == sorted(set(order))
-        assert tile.amount_sum == sum(tile.amounts)
-        assert tile.n_fraud + tile.n_genuine == len(set(tile.label_rows))
+        verdicts = dict(zip(tile.label_rows, tile.label_codes, strict=True))
+        genuine = [tile.amounts[row] for row, code in verdicts.items() if not code & 1]
+        counted = len(tile.times), len(verdicts) - len(genuine), len(genuine), sum(genuine)
+        assert tile.sums[2:] == counted
+        assert tile.sums.since_us == max(tile.label_known, default=NEVER_US)
     for left, right in zip(state.tiles, state.tiles[1:], strict=False):
         assert left.end_us <= right.start_us
-        shared = max(left.width_us, right.width_us)
+        shared = max(width_of(left), width_of(right))
         if left.start_us // (2 * shared) == right.start_us // (2 * shared) and 2 * shared <= ROOT_WIDTH_US:
             low = left.start_us // (2 * shared) * 2 * shared
             inside = sum(len(tile.times) for tile in state.tiles if low <= tile.start_us < low + 2 * shared)
             assert inside > MAX_EVENTS
+    check_tree(state.tiles.parts, ROOT_WIDTH_US >> SPAN_BITS)
+    again = Tiles.of(list(state.tiles))
+    assert (len(again), again.n_bytes, shape(again.parts)) == (
+        len(state.tiles),
+        state.tiles.n_bytes,
+        shape(state.tiles.parts),
+    )
+
+
+def check_tree(parts: tuple[Part, ...], span_us: int) -> None:
+    """Tiles narrower than the spans at their side lie in them, and no span is empty."""
+    for part in parts:
+        if isinstance(part, Span):
+            assert part.end_us - part.start_us == span_us
+            assert part.parts
+            assert all(part.start_us <= inside.start_us < part.end_us for inside in part.parts)
+            check_tree(part.parts, span_us >> SPAN_BITS)
+        else:
+            assert width_of(part) >= span_us
+
+
+def shape(parts: tuple[Part, ...]) -> list[object]:
+    return [shape(part.parts) if isinstance(part, Span) else part for part in parts]
 
 
 def world_items(world: World) -> list[Transaction | Label]:
@@ -217,8 +258,8 @@ def test_a_hot_entity_reads_as_the_raw_history_does() -> None:
     store.take(items)
     state = store.state(Entity.TERMINAL, "m")
     check_shape(state)
-    assert min(tile.width_us for tile in state.tiles) == MIN_WIDTH_US
-    assert max(len(tile.times) for tile in state.tiles) > MAX_EVENTS
+    assert any(isinstance(part, Span) for part in state.tiles.parts)
+    assert min(width_of(tile) for tile in state.tiles) < DAY // 24
 
 
 def test_an_event_at_the_edge_of_what_is_kept() -> None:
@@ -231,7 +272,7 @@ def test_an_event_at_the_edge_of_what_is_kept() -> None:
     folded = fold(newest, [past(inside), past(outside, label(outside, fraud=True))])
     assert folded.left_out == (outside.transaction_id,)
     assert folded.state.header.version == 4  # what is left out is an event too, and so is its label
-    assert [tile.ids for tile in folded.state.tiles] == [inside.transaction_id, "t0009"]
+    assert [id_list(tile) for tile in folded.state.tiles] == [[inside.transaction_id], ["t0009"]]
     early = fold(empty, [past(inside), past(outside)])
     assert early.left_out == ()
     expired = fold(early.state, [past(transaction(9, 200 * DAY))])
@@ -288,8 +329,13 @@ def test_kept_labels_hold_whenever_the_strongest_of_all_does(
         replace(label(item, fraud=fraud, known_after_us=at), source=source, confidence=confidence)
         for fraud, at, source, confidence in drawn
     ]
-    tile = with_labels(Tile(0, ROOT_WIDTH_US, (0, 1, 2), (5, 6, 7), "a\nb\nc"), row, told)
-    one_by_one = Tile(0, ROOT_WIDTH_US, (0, 1, 2), (5, 6, 7), "a\nb\nc")
+    plain = Tile(0, ROOT_WIDTH_US)
+    for at, amount in enumerate((5, 6, 7)):
+        grown = with_event(plain, PastTransaction(TransactionId("abc"[at]), at, amount))
+        assert grown is not None
+        plain = grown
+    tile = with_labels(plain, row, told) if told else plain
+    one_by_one = plain
     for each in reversed(told):
         one_by_one = with_labels(one_by_one, row, [each])
     assert one_by_one == tile
