@@ -30,9 +30,9 @@ HORIZON_DAYS: Final = 75
 """No incident does anything so many days after the day on which it started."""
 
 PER_INCIDENT: Final = {
-    Scenario.CARD_TESTING: 186.0,
+    Scenario.CARD_TESTING: 95.7,
     Scenario.STOLEN_CARD: 8.0,
-    Scenario.COMPROMISED_TERMINAL: 156.5,
+    Scenario.COMPROMISED_TERMINAL: 157.0,
     Scenario.ACCOUNT_TAKEOVER: 21.8,
     Scenario.ROGUE_MERCHANT: 94.5,
 }
@@ -248,17 +248,17 @@ def _card_testing(incident: _Incident) -> None:
     A quarter of the cards turn out good and are used for more within four days.
     """
     rng = incident.rng
-    bursts = 2 + int(rng.poisson(4))
+    bursts = 1 + int(rng.poisson(2))
     terminal = incident.quiet_terminal(("digital", "online-shop"), 0)
     for burst in range(bursts):
         day = incident.day + (int(rng.integers(1, 36)) if burst else 0)
-        cards = incident.customers(int(rng.integers(3, 9)))
-        customer = np.repeat(cards, 3 + rng.binomial(5, 0.4, len(cards)))
+        cards = incident.customers(int(rng.integers(2, 7)))
+        customer = np.repeat(cards, 4 + rng.binomial(6, 0.5, len(cards)))
         begin_us = day * US_PER_DAY + int(rng.integers(0, 20 * US_PER_HOUR))
         moments_us = begin_us + rng.integers(0, int(rng.integers(20, 120)) * US_PER_MINUTE, len(customer))
         amounts = np.rint(np.exp(rng.uniform(np.log(100), np.log(1_500), len(customer)))).astype(np.int64)
         incident.add(customer, np.full(len(customer), terminal), moments_us, amounts)
-        good = cards[rng.random(len(cards)) < 0.25]
+        good = cards[rng.random(len(cards)) < 0.4]
         buyer = np.repeat(good, 1 + rng.binomial(3, 0.4, len(good)))
         _use_elsewhere(incident, buyer, day + rng.integers(1, 5, len(buyer)), _DISTANCE, 5.0)
 

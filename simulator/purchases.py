@@ -20,7 +20,7 @@ SPREE_SHARE: Final = 0.008
 SPREE_FACTOR: Final = 3.0
 
 MEAN_VOLUME: Final = 1.14
-"""What sprees, salary days and weekends add to the number of purchases in the mean; divided out again."""
+"""What sprees, salary days, weekends and the seasons of a year multiply the number of purchases by; divided out."""
 
 BIG_TICKET_SHARE: Final = 0.008
 """Share of honest purchases far above the usual: what an outlier of a stolen card must be told from."""

@@ -200,8 +200,7 @@ class World:
                 case Fault.CONSTANT_AMOUNTS:
                     batch = replace(batch, amount_minor=np.where(hit, change.amount_minor, batch.amount_minor))
                 case Fault.DUPLICATED_IDS:
-                    key = batch.key.copy()
                     hit[:1] = False
-                    key[hit] = batch.key[np.flatnonzero(hit) - 1]
-                    batch = replace(batch, key=key)
+                    own = np.maximum.accumulate(np.where(hit, 0, np.arange(len(batch))))
+                    batch = replace(batch, key=batch.key[own])  # the id of the last one that kept its own
         return batch
