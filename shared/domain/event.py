@@ -64,7 +64,7 @@ class DeadLetter:
     recorded_at_us: int
 
 
-def parse_object(body: bytes) -> Mapping[str, object]:
+def parse_object(body: bytes, max_bytes: int = MAX_BODY_BYTES) -> Mapping[str, object]:
     """Read the body of an event as one JSON object.
 
     Stricter than the standard library's default: NaN, infinities and repeated keys are refused, because two readers
@@ -76,8 +76,8 @@ def parse_object(body: bytes) -> Mapping[str, object]:
     Raises:
         InvalidInput: Too long, not UTF-8, not JSON, or not an object.
     """
-    if len(body) > MAX_BODY_BYTES:
-        raise InvalidInput("", f"must not be longer than {MAX_BODY_BYTES} bytes; it has {len(body)}")
+    if len(body) > max_bytes:
+        raise InvalidInput("", f"must not be longer than {max_bytes} bytes; it has {len(body)}")
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except UnicodeDecodeError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from shared.domain.errors import InvalidInput
+from shared.domain.errors import InvalidInput, OtherCurrency
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId, parse_identifier
 from shared.domain.instants import US_PER_DAY, US_PER_MINUTE, format_instant, parse_instant
 
@@ -149,7 +150,8 @@ def _parse_currency(value: object, reference: str) -> str:
     if not isinstance(value, str):
         raise InvalidInput("currency", "must be text")
     if value != reference:
-        raise InvalidInput("currency", f"must be {reference}, the only currency of this deployment")
+        kind = OtherCurrency if re.fullmatch(r"[A-Z]{3}", value, re.ASCII) else InvalidInput
+        raise kind("currency", f"must be {reference}, the only currency of this deployment")
     return value
 
 

@@ -10,7 +10,16 @@ from http import HTTPStatus
 
 import azure.functions as func
 
-from shared.domain.errors import BrokenInvariant, InvalidInput, NotFound, TollgateError, Transient
+from shared.domain.errors import (
+    BrokenInvariant,
+    Conflict,
+    InvalidInput,
+    NotFound,
+    OtherCurrency,
+    Overloaded,
+    TollgateError,
+    Transient,
+)
 from shared.telemetry import with_fields
 
 _log = logging.getLogger(__name__)
@@ -20,6 +29,8 @@ RETRY_AFTER_S = 1
 
 _STATUS: tuple[tuple[type[TollgateError], HTTPStatus], ...] = (
     (NotFound, HTTPStatus.NOT_FOUND),
+    (Conflict, HTTPStatus.CONFLICT),
+    (OtherCurrency, HTTPStatus.UNPROCESSABLE_ENTITY),
     (InvalidInput, HTTPStatus.BAD_REQUEST),
     (Transient, HTTPStatus.SERVICE_UNAVAILABLE),
     (BrokenInvariant, HTTPStatus.INTERNAL_SERVER_ERROR),
@@ -33,21 +44,42 @@ def json_response(document: object, status: HTTPStatus = HTTPStatus.OK) -> func.
     return func.HttpResponse(json.dumps(document), status_code=status, mimetype="application/json")
 
 
-def problem_response(status: HTTPStatus, detail: str, **members: object) -> func.HttpResponse:
-    """An `application/problem+json` answer; `members` are extension members, such as `field` and `rule`."""
-    document = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail, **members}
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+def problem_document(status: HTTPStatus, detail: str, **members: object) -> dict[str, object]:
+    """A problem as RFC 9457 words it; `members` are extension members, such as `field` and `rule`."""
+    return {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": detail, **members}
+
+
+def problem_response(
+    status: HTTPStatus, detail: str, *, retry_after_s: int = RETRY_AFTER_S, **members: object
+) -> func.HttpResponse:
+    """An `application/problem+json` answer; with 503 it says when to come again."""
+    headers = {"Retry-After": str(retry_after_s)} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return func.HttpResponse(
-        json.dumps(document), status_code=status, headers=headers, mimetype="application/problem+json"
+        json.dumps(problem_document(status, detail, **members)),
+        status_code=status,
+        headers=headers,
+        mimetype="application/problem+json",
     )
 
 
-def answer(error: TollgateError) -> func.HttpResponse:
-    """The answer to a request that ended in an error; what a client cannot mend is not described to it."""
-    status = next(status for kind, status in _STATUS if isinstance(error, kind))
+def status_of(error: TollgateError) -> HTTPStatus:
+    """The status that an error means."""
+    return next(status for kind, status in _STATUS if isinstance(error, kind))
+
+
+def describe(error: TollgateError) -> tuple[HTTPStatus, str, dict[str, object]]:
+    """Status, detail and further members of the problem; what a client cannot mend is not described to it."""
+    status = status_of(error)
     if isinstance(error, InvalidInput):
-        return problem_response(status, str(error), field=error.field, rule=error.rule)
-    return problem_response(status, "try again" if isinstance(error, Transient) else "the fault was logged")
+        return status, str(error), {"field": error.field, "rule": error.rule}
+    return status, "try again" if isinstance(error, Transient) else "the fault was logged", {}
+
+
+def answer(error: TollgateError) -> func.HttpResponse:
+    """The answer to a request that ended in an error."""
+    status, detail, members = describe(error)
+    wait_s = error.retry_after_s if isinstance(error, Overloaded) else RETRY_AFTER_S
+    return problem_response(status, detail, retry_after_s=wait_s, **members)
 
 
 def answering(handler: Handler) -> Handler:

@@ -1,0 +1,351 @@
+"""Natural batching: requests that arrive while a unit of work is in flight form the next one; nobody waits for a timer.
+
+One thread per process decides, because a ledger belongs to one thread, and because the event loop has to stay free to
+take requests in. Callers wait on the loop; a finished unit wakes it once for all of them.
+
+Single transactions go first, because somebody stands at a terminal; what is sent in bulk gets the rest of each unit,
+and a quarter of it whatever happens, so that neither can starve the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from shared.domain.errors import BrokenInvariant, Overloaded, TollgateError, Transient
+from shared.domain.transaction import Transaction
+from shared.services.scoring import Refused, Verdict
+from shared.services.stages import StageTimes
+
+_log = logging.getLogger(__name__)
+
+RETRY_PAUSES_S: Final = (0.01, 0.05, 0.2, 0.5)
+"""Pauses before a unit of work is tried again after a transient fault, seconds.
+
+The first meet a lost race or a connection that was closed, the last ones a database that is restarted.
+"""
+
+BULK_SHARE: Final = 4
+"""One part in this many of a unit is kept for what came in bulk while some of it waits."""
+
+
+class Decider(Protocol):
+    """The deciding use case, used by one thread."""
+
+    def decide(self, transactions: Sequence[Transaction]) -> list[Verdict]:
+        """One verdict for each, in their order; raises Transient if nothing or all of it may have been stored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds on what one process takes in.
+
+    Attributes:
+        waiting: Transactions that may wait, those in flight not counted; beyond it a request is refused at once.
+        unit: Transactions in one unit of work: what is locked and committed together.
+        deadline_s: How long a request may take from its arrival, seconds.
+    """
+
+    waiting: int = 2000
+    unit: int = 128
+    deadline_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a request is told.
+
+    Attributes:
+        verdicts: One for each transaction, in their order. One that could not be decided in time, or after a transient
+            fault that lasted, is refused with Transient; it may have been stored all the same, and asking again tells.
+        stages: Seconds by stage: `queue` until the first transaction's unit began, then the stages of deciding, summed
+            over the units that the request was part of.
+    """
+
+    verdicts: list[Verdict]
+    stages: Mapping[str, float]
+
+
+class _Request:
+    """A request on its way; `taken`, `left` and `verdicts` belong to the deciding thread once pieces are taken."""
+
+    __slots__ = ("arrived", "future", "is_over", "left", "loop", "stages", "taken", "transactions", "verdicts")
+
+    def __init__(self, transactions: Sequence[Transaction], loop: asyncio.AbstractEventLoop, now: float) -> None:
+        self.transactions = transactions
+        self.loop = loop
+        self.arrived = now
+        self.future: asyncio.Future[Answered] = loop.create_future()
+        self.verdicts: list[Verdict | None] = [None] * len(transactions)
+        self.taken = 0
+        self.left = len(transactions)
+        self.stages: dict[str, float] = {}
+        self.is_over = False
+
+    def answered(self, fallback: TollgateError) -> Answered:
+        """What is known by now; what is not is refused with `fallback`."""
+        return Answered(
+            [
+                verdict or Refused(transaction.transaction_id, fallback)
+                for verdict, transaction in zip(self.verdicts, self.transactions, strict=True)
+            ],
+            self.stages,
+        )
+
+
+class _Piece:
+    """Transactions of one request that are part of one unit."""
+
+    __slots__ = ("request", "start", "stop")
+
+    def __init__(self, request: _Request, start: int, stop: int) -> None:
+        self.request = request
+        self.start = start
+        self.stop = stop
+
+
+class Batching:
+    """Decides for all requests of a process, in units of whoever waits. Safe to use from several event loops.
+
+    Nothing starts before the first request: the thread, its decider and so its connection are made by the process that
+    uses them. A thread that was lost (in a process that was forked) is started anew by the next request.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[StageTimes], Decider],
+        limits: BatchLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        observe: Callable[[int, Mapping[str, float]], None] | None = None,
+    ) -> None:
+        """Set up; `make` is called by the deciding thread, again after a fault that nobody classified.
+
+        Args:
+            make: Makes the decider, which marks its stages.
+            limits: Bounds.
+            clock: Monotonic, seconds.
+            observe: Told after each unit how many transactions it had and what its stages took.
+        """
+        self._make = make
+        self._limits = limits
+        self._clock = clock
+        self._observe = observe
+        self._lock = threading.Lock()
+        self._arrival = threading.Condition(self._lock)
+        self._stopping = threading.Event()
+        self._singles: deque[_Request] = deque()
+        self._bulk: deque[_Request] = deque()
+        self._waiting = 0
+        self._in_flight = 0
+        self._thread: threading.Thread | None = None
+        self._stages = StageTimes()
+        self._decider: Decider | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Transactions that wait now."""
+        return self._waiting
+
+    @property
+    def in_flight(self) -> int:
+        """Transactions of the unit that is being decided now."""
+        return self._in_flight
+
+    async def decide(self, transactions: Sequence[Transaction]) -> Answered:
+        """Decide transactions; returns once every decision among the verdicts is durable, or at the deadline.
+
+        A caller that is cancelled leaves no trace of what has not begun; what has begun is finished and stored.
+
+        Raises:
+            Overloaded: Too much waits; nothing was begun.
+            Transient: The process is stopping; nothing was begun.
+        """
+        if not transactions:
+            return Answered([], {})
+        loop = asyncio.get_running_loop()
+        request = _Request(transactions, loop, self._clock())
+        self._enqueue(request)
+        timer = loop.call_later(self._limits.deadline_s, self._expire, request)
+        try:
+            return await request.future
+        finally:
+            timer.cancel()
+            if request.left:
+                self._withdraw(request)
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Finish the unit in flight, refuse what waits, and end the thread; further requests are refused."""
+        self._stopping.set()
+        with self._lock:
+            requests = [*self._singles, *self._bulk]
+            self._singles.clear()
+            self._bulk.clear()
+            self._waiting = 0
+            self._arrival.notify_all()
+            thread = self._thread
+        _tell(requests, Transient("the process is stopping"))
+        if thread is not None:
+            thread.join(timeout_s)
+
+    # On the event loop
+
+    def _enqueue(self, request: _Request) -> None:
+        count = len(request.transactions)
+        with self._lock:
+            if self._stopping.is_set():
+                raise Transient("the process is stopping")
+            if self._waiting + count > self._limits.waiting:
+                raise Overloaded(f"{self._waiting} transactions wait already", self._retry_after_s())
+            (self._singles if count == 1 else self._bulk).append(request)
+            self._waiting += count
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="tollgate-deciding", daemon=True)
+                self._thread.start()
+            self._arrival.notify()
+
+    def _retry_after_s(self) -> int:
+        """At worst, everybody who waits now is gone by their deadline."""
+        return max(1, round(self._limits.deadline_s))
+
+    def _expire(self, request: _Request) -> None:
+        if not request.future.done():
+            request.future.set_result(
+                request.answered(Transient(f"no decision within {self._limits.deadline_s:g} s; it may be stored"))
+            )
+
+    def _withdraw(self, request: _Request) -> None:
+        """Nobody waits for this request any more."""
+        request.is_over = True
+        with self._lock:
+            lane = self._singles if len(request.transactions) == 1 else self._bulk
+            if request in lane:
+                lane.remove(request)
+                self._waiting -= len(request.transactions) - request.taken
+
+    # In the deciding thread
+
+    def _run(self) -> None:
+        while pieces := self._next_unit():
+            self._serve(pieces)
+        self._decider = None  # its connection is closed with it
+
+    def _next_unit(self) -> list[_Piece]:
+        """Whoever waits, up to a unit; blocks until somebody does. Empty once the process is stopping."""
+        with self._lock:
+            while not self._waiting:
+                if self._stopping.is_set():
+                    return []
+                self._arrival.wait()
+            pieces: list[_Piece] = []
+            room = self._limits.unit
+            kept = room // BULK_SHARE if self._bulk else 0
+            while self._singles and room > kept:
+                pieces.append(_piece(self._singles.popleft(), 1))
+                room -= 1
+            while self._bulk and room:
+                piece = _piece(self._bulk[0], room)
+                pieces.append(piece)
+                room -= piece.stop - piece.start
+                if piece.stop == len(piece.request.transactions):
+                    self._bulk.popleft()
+            self._in_flight = self._limits.unit - room
+            self._waiting -= self._in_flight
+            return pieces
+
+    def _serve(self, pieces: list[_Piece]) -> None:
+        """Decide one unit, repeated after transient faults, and tell everybody in it."""
+        began = self._clock()
+        for piece in pieces:
+            if not piece.start:
+                piece.request.stages["queue"] = began - piece.request.arrived
+        transactions: list[Transaction] = []
+        error: TollgateError | None = None
+        verdicts: list[Verdict] = []
+        for pause_s in (*RETRY_PAUSES_S, None):
+            pieces = [piece for piece in pieces if not piece.request.is_over]
+            if not pieces:
+                break
+            transactions = [
+                transaction for piece in pieces for transaction in piece.request.transactions[piece.start : piece.stop]
+            ]
+            try:
+                verdicts, error = self._decide(transactions), None
+                break
+            except Transient as fault:
+                error = fault
+                if pause_s is None or self._stopping.wait(pause_s):
+                    _log.warning("a unit of work was given up: %s", type(fault).__name__, exc_info=fault)
+                    break
+            except TollgateError as fault:
+                error = fault
+                _log.exception("a unit of work failed")
+                break
+        taken = self._stages.taken()
+        self._in_flight = 0
+        if error is not None:
+            verdicts = [Refused(transaction.transaction_id, error) for transaction in transactions]
+        if self._observe is not None and pieces:
+            self._observe(len(transactions), taken)
+        _deal(pieces, verdicts, taken)
+
+    def _decide(self, transactions: list[Transaction]) -> list[Verdict]:
+        """One attempt; whatever is not in the tree of errors becomes part of it, and costs the decider."""
+        try:
+            if self._decider is None:
+                self._stages = StageTimes()
+                self._decider = self._make(self._stages)
+            verdicts = self._decider.decide(transactions)
+        except TollgateError:
+            raise
+        except Exception as error:  # the thread's outermost line: its callers must be told, and it must live on
+            self._decider = None
+            raise BrokenInvariant(f"{type(error).__name__} while deciding") from error
+        if len(verdicts) != len(transactions):
+            raise BrokenInvariant(f"{len(verdicts)} verdicts for {len(transactions)} transactions")
+        return verdicts
+
+
+def _piece(request: _Request, room: int) -> _Piece:
+    start = request.taken
+    request.taken = min(len(request.transactions), start + room)
+    return _Piece(request, start, request.taken)
+
+
+def _deal(pieces: list[_Piece], verdicts: list[Verdict], stages: Mapping[str, float]) -> None:
+    """Hand each request its verdicts, and wake those that have all of theirs."""
+    finished: list[_Request] = []
+    place = 0
+    for piece in pieces:
+        request, count = piece.request, piece.stop - piece.start
+        request.verdicts[piece.start : piece.stop] = verdicts[place : place + count]
+        place += count
+        request.left -= count
+        for stage, seconds in stages.items():
+            request.stages[stage] = request.stages.get(stage, 0.0) + seconds
+        if not request.left:
+            finished.append(request)
+    _tell(finished, BrokenInvariant("a transaction was left out"))
+
+
+def _tell(requests: Sequence[_Request], fallback: TollgateError) -> None:
+    """Wake the callers of requests, with one call for each event loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
+    for request in requests:
+        by_loop.setdefault(request.loop, []).append(request)
+    for loop, waiting in by_loop.items():
+        if not loop.is_closed():  # a loop that is gone has no callers
+            loop.call_soon_threadsafe(_settle, waiting, fallback)
+
+
+def _settle(requests: list[_Request], fallback: TollgateError) -> None:
+    for request in requests:
+        if not request.future.done():
+            request.future.set_result(request.answered(fallback))
