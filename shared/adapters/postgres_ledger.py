@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import psycopg
 
@@ -77,6 +77,9 @@ type Observe = Callable[[str, float], None]
 type NewSalts = Callable[[Sequence[CustomerId]], Sequence[bytes]]
 """Makes the salts of customers that may be new, one for each."""
 
+type NewWriter = Callable[[str], str]
+"""Makes the name of a connection's chain of log blocks from the app's name; never the same one twice."""
+
 _WRITER_BITS: Final = 64
 _MAX_WRITER: Final = 64
 _NOT_IN_WRITER: Final = re.compile(r"[^A-Za-z0-9._-]", re.ASCII)
@@ -88,6 +91,12 @@ def random_salts(customers: Sequence[CustomerId]) -> Sequence[bytes]:
     """Salts that nobody can guess."""
     drawn = os.urandom(SALT_BYTES * len(customers))
     return [drawn[place : place + SALT_BYTES] for place in range(0, len(drawn), SALT_BYTES)]
+
+
+def random_writer(app: str) -> str:
+    """A name that no other connection has: the app's, in the characters that such a name may have, and 64 bits."""
+    prefix = _NOT_IN_WRITER.sub("-", app).strip("._-") or "writer"
+    return f"{prefix[: _MAX_WRITER - 1 - _WRITER_BITS // 4]}-{os.urandom(_WRITER_BITS // 8).hex()}"
 
 
 class _Stages:
@@ -112,6 +121,15 @@ class _Stages:
             self._since = perf_counter()
 
 
+class LedgerOptions(TypedDict, total=False):
+    """What every ledger may be given; see `WiredLedger`."""
+
+    new_salts: NewSalts
+    new_writer: NewWriter
+    cache_bytes: int
+    observe: Observe | None
+
+
 class WiredLedger:
     """The ledger over any wire; see the module."""
 
@@ -121,6 +139,7 @@ class WiredLedger:
         *,
         app: str,
         new_salts: NewSalts = random_salts,
+        new_writer: NewWriter = random_writer,
         cache_bytes: int = CACHE_BYTES,
         observe: Observe | None = None,
     ) -> None:
@@ -128,8 +147,9 @@ class WiredLedger:
 
         Args:
             wire: Sends rounds of statements.
-            app: Start of the writers' names.
+            app: Its name, for the writers' names.
             new_salts: Makes salts for new customers.
+            new_writer: Makes the name of a connection's chain.
             cache_bytes: Bound of the memory for states.
             observe: Told how long each stage took.
         """
@@ -139,8 +159,8 @@ class WiredLedger:
         self.new_salts = new_salts
         self.writer = ""
         self.head: Head | None = None
-        prefix = _NOT_IN_WRITER.sub("-", app).strip("._-") or "writer"
-        self._prefix = prefix[: _MAX_WRITER - 1 - _WRITER_BITS // 4]
+        self._app = app
+        self._new_writer = new_writer
 
     def close(self) -> None:
         """Close the connection and let go of the cache; the next unit of work opens another one."""
@@ -165,7 +185,7 @@ class WiredLedger:
         with translated("connecting to the database"):
             if self.wire.open():
                 self._forget()
-                self.writer = f"{self._prefix}-{os.urandom(_WRITER_BITS // 8).hex()}"
+                self.writer = self._new_writer(self._app)
         try:
             yield
         except BaseException:
@@ -471,13 +491,18 @@ class PostgresLedger(WiredLedger):
         where: PostgresConnection,
         app: str,
         *,
-        new_salts: NewSalts = random_salts,
-        cache_bytes: int = CACHE_BYTES,
-        observe: Observe | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        **options: Unpack[LedgerOptions],
     ) -> None:
-        """Connect nothing yet; arguments as for `WiredLedger`, and where the database is."""
-        wire = PsycopgWire(PostgresSession(where, app, PLANS))
-        super().__init__(wire, app=app, new_salts=new_salts, cache_bytes=cache_bytes, observe=observe)
+        """Connect nothing yet.
+
+        Args:
+            where: What `parse_postgres` returned.
+            app: Name of the app.
+            settings: Session settings of Postgres that differ from `TIMEOUTS` and `PLANS`.
+            options: As for `WiredLedger`.
+        """
+        super().__init__(PsycopgWire(PostgresSession(where, app, {**PLANS, **settings})), app=app, **options)
 
 
 def _claim_columns(claims: Sequence[Claim]) -> tuple[list[str], list[bytes], list[int], list[str], list[str]]:

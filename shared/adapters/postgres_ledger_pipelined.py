@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Unpack
+
 from shared.adapters.postgres import PostgresConnection
-from shared.adapters.postgres_ledger import CACHE_BYTES, PLANS, NewSalts, Observe, WiredLedger, random_salts
+from shared.adapters.postgres_ledger import PLANS, LedgerOptions, WiredLedger
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.postgres_wire_libpq import LibpqWire
 
@@ -16,10 +20,8 @@ class PipelinedLedger(WiredLedger):
         where: PostgresConnection,
         app: str,
         *,
-        new_salts: NewSalts = random_salts,
-        cache_bytes: int = CACHE_BYTES,
-        observe: Observe | None = None,
+        settings: Mapping[str, str] = MappingProxyType({}),
+        **options: Unpack[LedgerOptions],
     ) -> None:
-        """Connect nothing yet; arguments as for `WiredLedger`, and where the database is."""
-        wire = LibpqWire(PostgresSession(where, app, PLANS))
-        super().__init__(wire, app=app, new_salts=new_salts, cache_bytes=cache_bytes, observe=observe)
+        """Connect nothing yet; arguments as for `PostgresLedger`."""
+        super().__init__(LibpqWire(PostgresSession(where, app, {**PLANS, **settings})), app=app, **options)
