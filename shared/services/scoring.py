@@ -14,7 +14,7 @@ from math import fsum
 
 import numpy as np
 
-from shared.domain.canonical import label_digest, transaction_digest
+from shared.domain.canonical import Digest, label_digest, transaction_digest
 from shared.domain.decision import NO_RULES, Policy, RuleSet, decide_outcome
 from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes, read_decision
 from shared.domain.entity_state import fold
@@ -66,6 +66,9 @@ class Refused:
 
 type Verdict = Decided | Refused
 
+type _Body = tuple[TransactionId, Digest]
+"""An id and the digest of the body that came with it."""
+
 
 class Scoring:
     """Decides transactions; one per thread, because its ledger is."""
@@ -105,22 +108,32 @@ class Scoring:
         Raises:
             Transient: Nothing or all of the batch may have been stored; deciding it again is safe.
         """
-        claims: dict[TransactionId, Claim] = {}
-        digests = [transaction_digest(transaction) for transaction in transactions]
-        for transaction, digest in zip(transactions, digests, strict=True):
-            claims.setdefault(transaction.transaction_id, Claim(transaction, digest))
-        found = self._bisect(list(claims.values())) if claims else {}
-        verdicts: list[Verdict] = []
+        claims = [Claim(transaction, transaction_digest(transaction)) for transaction in transactions]
+        verdicts = self._decide_each({(claim.transaction.transaction_id, claim.digest): claim for claim in claims})
+        answers: list[Verdict] = []
         answered = set()
-        for transaction, digest in zip(transactions, digests, strict=True):
-            identifier = transaction.transaction_id
-            verdict = found[identifier]
-            if claims[identifier].digest != digest:
-                verdict = Refused(identifier, _other_body())
-            elif identifier in answered and isinstance(verdict, Decided):
+        for transaction, digest in claims:
+            key = transaction.transaction_id, digest
+            verdict = verdicts[key]
+            if key in answered and isinstance(verdict, Decided):
                 verdict = Decided(verdict.record, verdict.data, repeated=True)
-            answered.add(identifier)
-            verdicts.append(verdict)
+            answered.add(key)
+            answers.append(verdict)
+        return answers
+
+    def _decide_each(self, claims: dict[_Body, Claim]) -> dict[_Body, Verdict]:
+        """Decide every body once.
+
+        Bodies that share an id go one after the other: only what is stored says which of them is the right one.
+        """
+        verdicts: dict[_Body, Verdict] = {}
+        while len(verdicts) < len(claims):
+            batch: dict[TransactionId, Claim] = {}
+            for (identifier, digest), claim in claims.items():
+                if (identifier, digest) not in verdicts:
+                    batch.setdefault(identifier, claim)
+            found = self._bisect(list(batch.values()))
+            verdicts |= {(identifier, batch[identifier].digest): verdict for identifier, verdict in found.items()}
         return verdicts
 
     def _bisect(self, claims: list[Claim]) -> dict[TransactionId, Verdict]:

@@ -200,6 +200,18 @@ def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(changed
     assert before == (ledger.tables.digests, ledger.tables.transactions, ledger.tables.blocks)
 
 
+def test_of_two_bodies_in_one_batch_the_stored_one_is_answered_whatever_comes_first() -> None:
+    ledger = FakeLedger()
+    decide = scoring(ledger)
+    one, other = transaction(1, 0), transaction(1, 0, amount=2)
+    decide.decide([one])
+    first, second, third = decide.decide([other, one, other])
+    assert isinstance(second, Decided)
+    assert (second.repeated, second.record.amount_minor) == (True, one.amount_minor)
+    assert isinstance(error(first), Conflict)
+    assert isinstance(error(third), Conflict)
+
+
 def test_an_imported_transaction_has_no_decision_to_repeat() -> None:
     ledger = FakeLedger()
     decide = scoring(ledger)
