@@ -143,7 +143,7 @@ class WorldConfig:
         check(len(CATEGORIES) <= self.merchants <= 999_999, "merchants", f"must lie in {len(CATEGORIES)} to 999,999")
         check(1 <= self.cities <= 1_000, "cities", "must lie in 1 to 1,000")
         check(0 < self.transactions_per_day <= 100, "transactions_per_day", "must lie in 0 to 100")
-        check(-0.9 <= self.growth_per_year <= 10, "growth_per_year", "must lie in -.9 to 10")
+        check(-0.9 <= self.growth_per_year <= 2, "growth_per_year", "must lie in -.9 to 2")
         check(0 <= self.joining < 1, "joining", "must lie in 0 to 1, without 1")
         sound = len(self.currency) == 3 and self.currency.isascii() and self.currency.isalpha()
         check(sound and self.currency.isupper(), "currency", "must be three capital letters")

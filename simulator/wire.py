@@ -21,8 +21,8 @@ from simulator.batch import LabelBatch, TransactionBatch, transaction_id
 from simulator.errors import check
 from simulator.malformed import KINDS, encoded
 
-LATENESS_MARGIN_US: Final = US_PER_HOUR
-"""By so much less than the allowed lateness a late event is late, at most: the way to us takes time too."""
+LATENESS_MARGIN_US: Final = 2 * US_PER_HOUR
+"""A late event stays within the allowed lateness by this: it may be repeated within an hour, and the way takes time."""
 
 
 class Sending(StrEnum):

@@ -20,8 +20,8 @@ from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from simulator import incidents, labelling
 from simulator.batch import NO_INCIDENT, LabelBatch, TransactionBatch
 from simulator.chance import Chance, Stream, Trait
-from simulator.changes import AmountChange, Fault, FeedFault, Scenario, Season, date_of
-from simulator.config import WorldConfig
+from simulator.changes import AmountChange, Fault, FeedFault, Scenario, Season, date_of, day_number
+from simulator.config import LAST_DATE, WorldConfig
 from simulator.errors import check
 from simulator.incidents import Plan, Planner
 from simulator.labelling import labels_of
@@ -71,10 +71,11 @@ class World:
             n_days: How many.
 
         Raises:
-            BadOrder: A day before the first.
+            BadOrder: A day before the first, or after `config.LAST_DATE`.
         """
         check(start >= 0, "start", "must not lie before the first day of the world")
         check(n_days >= 0, "n_days", "must not be negative")
+        check(self.config.first_day + start + n_days <= day_number(LAST_DATE), "n_days", f"must end by {LAST_DATE}")
         for day in range(start, start + n_days):
             yield self._drawn(self.config.first_day + day)
 
@@ -86,7 +87,11 @@ class World:
         Args:
             from_us: Microseconds since 1970 UTC.
             until_us: Microseconds since 1970 UTC.
+
+        Raises:
+            BadOrder: A time after `config.LAST_DATE`.
         """
+        check(until_us <= day_number(LAST_DATE) * US_PER_DAY, "until_us", f"must not lie after {LAST_DATE}")
         first = max(self.config.first_day, from_us // US_PER_DAY - labelling.HORIZON_DAYS)
         parts = [
             self._labels_of(day).known_between(from_us, until_us) for day in range(first, -(-until_us // US_PER_DAY))

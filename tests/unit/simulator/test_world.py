@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from datetime import date, timedelta
 from itertools import pairwise
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from shared.domain.feature_columns import transform_many
+from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.transaction import MAX_AMOUNT_MINOR, Acceptance, parse_transaction
-from simulator import batch, incidents, labelling, population
+from simulator import incidents, labelling
 from simulator.batch import NO_INCIDENT, LabelBatch, TransactionBatch, key_of, transaction_id
 from simulator.changes import Scenario
 from simulator.config import FraudConfig, WorldConfig
@@ -158,9 +160,9 @@ def test_identifiers_sort_as_keys_do(one: int, other: int) -> None:
     assert key_of(transaction_id(one)) == one
 
 
-@pytest.mark.parametrize("module", [batch, population], ids=lambda module: module.__name__)
-def test_examples_in_docstrings_hold(module: ModuleType) -> None:
-    result = doctest.testmod(module)
+@pytest.mark.parametrize("name", ["simulator.batch", "simulator.population"])
+def test_examples_in_docstrings_hold(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name))
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -234,6 +236,33 @@ def test_fraud_is_spread_over_scenarios_and_hides_among_usual_amounts(quarter: l
         own = amount[scenario == kind]
         assert len(own) > 150
         assert np.mean((low <= own) & (own <= high)) > 0.2
+
+
+def test_the_overlap_decides_how_well_fraud_hides() -> None:
+    def raised(overlap: float) -> float:
+        world = world_of(replace(BIG, fraud=FraudConfig(rate=0.03, overlap=overlap)))
+        batches = list(world.days(0, 20))
+        scenario, amount = column(batches, "scenario"), column(batches, "amount_minor")
+        takeovers = np.median(amount[scenario == Scenario.ACCOUNT_TAKEOVER])
+        online = np.isin(column(batches, "category"), (8, 11, 12))
+        return float(takeovers / np.median(amount[(scenario == 0) & online]))
+
+    assert raised(1.0) < 2.5
+    assert raised(0.0) > 2.5 * raised(1.0)
+
+
+def test_no_single_feature_finds_the_fraud() -> None:
+    """A guard; `python -m benchmarks simulator` measures more features' worth, and a model's."""
+    history = history_of(world_of(replace(BIG, customers=2_000)), 0, 75)
+    late = history.transactions.event_time_us >= BIG.first_us + 45 * US_PER_DAY
+    truth = history.is_fraud[late]
+    values = transform_many(CARD_V1, history.transactions, history.labels)[late]
+    precision = {}
+    for place, name in enumerate(CARD_V1.names):
+        most = np.argsort(-np.nan_to_num(values[:, place], nan=-1.0), kind="stable")[: truth.sum()]
+        precision[name] = truth[most].mean()
+    assert max(precision.values()) < 0.45
+    assert max(precision.values()) > 5 * truth.mean()  # nor is it hopeless
 
 
 def test_days_hours_and_weekdays_have_a_rhythm(quarter: list[TransactionBatch]) -> None:
@@ -322,6 +351,8 @@ def test_a_history_joins_labels_to_their_rows() -> None:
         lambda: FraudConfig(mix=((Scenario.STOLEN_CARD, 0.0),)),
         lambda: list(world_of().days(-1, 2)),
         lambda: list(world_of().days(0, -1)),
+        lambda: list(world_of().days(90_000, 1)),
+        lambda: world_of().labels_known_between(0, 2**62),
         lambda: world_of().labels_of(-1),
         lambda: history_of(world_of(), 0, 0),
     ],
