@@ -16,6 +16,7 @@ from shared.domain.ledger import Claim, Claimed, DecisionWrites, LabelClaim, Lab
 from shared.domain.log_block import Head
 from shared.domain.probe import ProbeReceipt
 from shared.domain.score import CalibrationTable, Scored
+from shared.domain.training_model import FittedModel, Rows, TrainingParameters
 
 
 class Clock(Protocol):
@@ -116,6 +117,47 @@ class Scorer(Protocol):
         Raises:
             BrokenInvariant: Another number of features.
         """
+        ...
+
+
+class Graph(Protocol):
+    """A model's graph by itself, without reasons and calibration; safe to use from several threads."""
+
+    def raw(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The output of (n, n_features) float32 vectors: (n,) float32, a probability before calibration.
+
+        Raises:
+            BrokenInvariant: Another number of features.
+        """
+        ...
+
+
+class Trainer(Protocol):
+    """What grows trees, exports them, and answers itself as the oracle of parity; deterministic."""
+
+    def fit(
+        self,
+        train: Rows,
+        stop: Rows | None,
+        parameters: TrainingParameters,
+        progress: Callable[[int, int], None],
+    ) -> FittedModel:
+        """Grow trees on some rows; the log loss of others decides how many are kept.
+
+        Args:
+            train: Rows to learn from.
+            stop: Rows to stop by; None keeps all trees.
+            parameters: How.
+            progress: Told the trees grown so far, and how many there may be.
+        """
+        ...
+
+    def margins(self, booster: bytes, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The training library's own outputs in log-odds: (n,) float32; rows may hold NaN and infinities."""
+        ...
+
+    def contributions(self, booster: bytes, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Its own exact contributions: (n, n_features + 1) float32, the last column is the base."""
         ...
 
 
@@ -225,6 +267,21 @@ class EventPublisher(Protocol):
 
         Raises:
             Transient: Some may have been accepted; sending them again is safe.
+        """
+        ...
+
+
+class Partitions(Protocol):
+    """Time partitions of the tables that grow with event time."""
+
+    def make(self, start_us: int, end_us: int) -> int:
+        """Make the partitions that are missing for event times of a span, its end not included; returns how many.
+
+        Idempotent, also when several do it at once; deciding does not wait for it.
+
+        Raises:
+            InvalidInput: The span is empty or out of range.
+            Transient: The store cannot be reached now.
         """
         ...
 
