@@ -1,0 +1,84 @@
+"""What training is told, and what comes out of it before it is a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.domain.errors import InvalidInput
+from shared.domain.tree_budget import TRAINING_DEPTH, TRAINING_TREES, TREE_BUDGET
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingParameters:
+    """How trees are grown.
+
+    Attributes:
+        n_trees: At most so many.
+        depth: At most so deep.
+        learning_rate: How much of each tree's correction is taken.
+        min_child_weight: Least sum of second derivatives of a leaf.
+        l2: Penalty on leaf outputs.
+        max_bins: Cuts considered per feature. 256, XGBoost's default, has none near an amount that .2 % exceed.
+        patience: Trees without an improvement of the calibration span's log loss after which growing stops.
+        seed: Of everything random.
+    """
+
+    n_trees: int = TRAINING_TREES
+    depth: int = TRAINING_DEPTH
+    learning_rate: float = 0.15
+    min_child_weight: float = 2.0
+    l2: float = 1.0
+    max_bins: int = 4096
+    patience: int = 30
+    seed: int = 20260101
+
+    def __post_init__(self) -> None:
+        """Refuse what no bundle may hold.
+
+        Raises:
+            InvalidInput: Names the parameter.
+        """
+        if not 1 <= self.n_trees <= TREE_BUDGET.max_trees:
+            raise InvalidInput("n_trees", f"must be 1 to {TREE_BUDGET.max_trees}")
+        if not 1 <= self.depth <= TREE_BUDGET.max_depth:
+            raise InvalidInput("depth", f"must be 1 to {TREE_BUDGET.max_depth}")
+        if not 0.0 < self.learning_rate <= 1.0:
+            raise InvalidInput("learning_rate", "must be greater than 0 and at most 1")
+
+    def to_fields(self) -> dict[str, int | float | str]:
+        """As the fields of a manifest."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows to learn from or to stop by.
+
+    Attributes:
+        vectors: (n, n_features) float32.
+        is_fraud: (n,) bool.
+    """
+
+    vectors: NDArray[np.float32]
+    is_fraud: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class FittedModel:
+    """A trained model in its two forms.
+
+    Attributes:
+        booster: The trees as XGBoost's JSON.
+        model: The same as an ONNX graph.
+        n_trees: Trees in both.
+        libraries: Library to version.
+    """
+
+    booster: bytes
+    model: bytes
+    n_trees: int
+    libraries: Mapping[str, str]

@@ -1,0 +1,300 @@
+"""The use case that makes a model: from history to a bundle whose every claim was measured.
+
+Features as each transaction could know them, spans ordered by time and apart by the label delay, trees, the same trees
+as a graph and as tables of reasons, proof that all three agree, a calibration table, figures with intervals, reference
+histograms, and the files of a bundle. Pure orchestration: the same history and parameters give the same digest. What
+publishes the bundle is `shared.services.training_publication`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.domain.bundle import Bundle, Probes, bundle_digest, open_bundle, pack_bundle
+from shared.domain.bundle_manifest import (
+    MANIFEST,
+    FeatureEntry,
+    LabelDefinition,
+    Manifest,
+    Metric,
+    Thresholds,
+    TreeSize,
+    model_name,
+)
+from shared.domain.bundle_reference import SCORE, Reference, histogram_of
+from shared.domain.calibration_fit import fit_calibration
+from shared.domain.errors import BrokenInvariant
+from shared.domain.evaluation import Outcomes, Quality, Ranking, interval, resampled
+from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
+from shared.domain.feature_view import FEATURE_DTYPE, FeatureView
+from shared.domain.score import CalibrationTable
+from shared.domain.training_model import FittedModel, Rows, TrainingParameters
+from shared.domain.training_parity import Parity, adjacent_rows, sigmoid, strange_rows
+from shared.domain.training_split import CALIBRATION, TEST, TRAIN, Split, TrainingPlan, split_by_time, targets_as_of
+from shared.domain.tree_budget import TREE_BUDGET, TreeBudget
+from shared.domain.tree_model import TreeModel, read_booster
+from shared.domain.tree_tables import TreeTables, compile_tables
+from shared.ports import Graph, Trainer
+
+CONFIDENCE: Final = 0.95
+RESAMPLES: Final = 200
+"""Resamples of the customers for an interval; its ends are then known to about a tenth of its width."""
+
+PARITY_ROWS: Final = 100_000
+CONTRIBUTION_ROWS: Final = 5_000
+PROBE_ROWS: Final = 64
+
+DECLINE_PRECISION: Final = 0.75
+"""Precision that the recommended decline threshold reaches on the calibration span: the floor of record 0007."""
+
+REVIEW_SHARE: Final = 0.01
+"""Share of the calibration span's transactions at or above the recommended review threshold."""
+
+type Vectors = NDArray[np.float32]
+type Progress = Callable[[str, float], None]
+"""Told the step's name and how much of it is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trained:
+    """What training made.
+
+    Attributes:
+        files: Of the bundle, by name.
+        digest: Of the bundle.
+        bundle: The same, opened.
+        parity: How far the model's forms are apart.
+        test: Figures on the test span.
+    """
+
+    files: dict[str, bytes]
+    digest: str
+    bundle: Bundle
+    parity: Parity
+    test: Quality
+
+
+def train(
+    view: FeatureView,
+    transactions: TransactionColumns,
+    labels: LabelColumns,
+    plan: TrainingPlan,
+    *,
+    trainer: Trainer,
+    load_graph: Callable[[bytes, int], Graph],
+    name: str,
+    version: int,
+    parameters: TrainingParameters | None = None,
+    budget: TreeBudget = TREE_BUDGET,
+    progress: Progress = lambda _step, _share: None,
+) -> Trained:
+    """Make a bundle from history.
+
+    Args:
+        view: Which features.
+        transactions: History of all entities concerned, in any order.
+        labels: All labels of it.
+        plan: How history is cut, and which labels are known.
+        trainer: Grows the trees.
+        load_graph: Loads an exported graph of so many features, as serving does.
+        name: The model's name.
+        version: Greater than that of every earlier model.
+        parameters: How trees are grown.
+        budget: What the bundle may cost.
+        progress: Told what is going on.
+
+    Raises:
+        InvalidInput: History is too short or has too few frauds; names what is missing.
+        BrokenInvariant: The forms of the model differ, or it is over budget: nothing may be published.
+    """
+    chosen = parameters or TrainingParameters()
+    progress("labels", 0.0)
+    targets = targets_as_of(len(transactions.event_time_us), labels, plan.as_of_us)
+    split = split_by_time(transactions, targets, plan)
+    progress("features", 0.0)
+    vectors = transform_many(view, transactions, labels)
+    rows = {span: Rows(vectors[places], targets.is_fraud[places]) for span, places in split.rows.items()}
+    progress("trees", 0.0)
+    fitted = trainer.fit(rows[TRAIN], rows[CALIBRATION], chosen, lambda done, of: progress("trees", done / of))
+    progress("reasons", 0.0)
+    model = read_booster(fitted.booster)
+    if len(model.trees) != fitted.n_trees or model.n_features != len(view.features):
+        raise BrokenInvariant("the booster has other trees or features than were trained")
+    tables = compile_tables(model)
+    budget.check(len(model.trees), model.depth, tables.n_bytes)
+    graph = load_graph(fitted.model, len(view.features))
+    progress("parity", 0.0)
+    holdout = np.concatenate([rows[TEST].vectors, rows[CALIBRATION].vectors, rows[TRAIN].vectors])[:PARITY_ROWS]
+    parity = measure_parity(trainer, fitted, model, graph=graph, tables=tables, holdout=holdout)
+    parity.check()
+    progress("calibration", 0.0)
+    raw = {span: graph.raw(rows[span].vectors) for span in (CALIBRATION, TEST)}
+    calibration = fit_calibration(raw[CALIBRATION], rows[CALIBRATION].is_fraud)
+    thresholds = recommended_thresholds(calibration, raw[CALIBRATION], rows[CALIBRATION].is_fraud)
+    progress("figures", 0.0)
+    places = split.rows[TEST]
+    outcomes = Outcomes(transactions.event_time_us[places], transactions.customer[places], rows[TEST].is_fraud)
+    quality, metrics = measure(outcomes, raw[TEST], calibration, thresholds, chosen.seed)
+    progress("reference", 0.0)
+    manifest = Manifest(
+        name=model_name(name),
+        version=version,
+        view=view.name,
+        features=tuple(FeatureEntry(feature, FEATURE_DTYPE) for feature in view.names),
+        label=LabelDefinition(view.label_delay_us, plan.maturity_us),
+        calibration=calibration,
+        thresholds=thresholds,
+        metrics=metrics,
+        confidence=CONFIDENCE,
+        spans=split.spans,
+        as_of_us=plan.as_of_us,
+        data_digest=_data_digest(rows, split),
+        size=TreeSize(len(model.trees), model.depth, tables.n_bytes),
+        parameters=chosen.to_fields(),
+        libraries=fitted.libraries,
+        files={},
+    )
+    files = pack_bundle(
+        manifest,
+        model=fitted.model,
+        booster=fitted.booster,
+        tables=tables,
+        probes=_probes(model, graph, tables, rows[TEST]),
+        reference=_reference(view, transactions, split, rows, raw),
+    )
+    progress("done", 1.0)
+    digest = bundle_digest(files[MANIFEST])
+    return Trained(files, digest, open_bundle(files, digest, budget=budget), parity, quality)
+
+
+def measure_parity(
+    trainer: Trainer, fitted: FittedModel, model: TreeModel, *, graph: Graph, tables: TreeTables, holdout: Vectors
+) -> Parity:
+    """How far the graph and the tables are from the booster.
+
+    Args:
+        trainer: Answers for the booster.
+        fitted: The model.
+        model: Its trees.
+        graph: Its graph, as serving loads it.
+        tables: Its tables.
+        holdout: (n, n_features) float32, real rows.
+
+    Raises:
+        BrokenInvariant: A row's output depends on the rows beside it.
+    """
+    made = np.concatenate([adjacent_rows(model, holdout), strange_rows(holdout)])
+    vectors = np.concatenate([holdout, made])
+    margins = trainer.margins(fitted.booster, vectors)
+    raw = graph.raw(vectors)
+    alone = np.concatenate([graph.raw(vectors[place : place + 1]) for place in range(min(len(vectors), PROBE_ROWS))])
+    if alone.tobytes() != raw[: len(alone)].tobytes():
+        raise BrokenInvariant("no parity: a row's output depends on the rows beside it")
+    finite = made[~np.isinf(made).any(axis=1)]
+    explained = np.concatenate([holdout[:CONTRIBUTION_ROWS], finite[:CONTRIBUTION_ROWS]])
+    oracle = trainer.contributions(fitted.booster, explained).astype(np.float64)
+    ours = tables.contributions(explained)
+    sums = tables.contributions(vectors).sum(axis=1) + tables.base
+    return Parity(
+        output=float(np.max(np.abs(sigmoid(margins) - raw))),
+        contribution=max(float(np.max(np.abs(ours - oracle[:, :-1]))), abs(float(oracle[0, -1]) - tables.base)),
+        sum=float(np.max(np.abs(sums - margins))),
+        n_rows=len(vectors),
+    )
+
+
+def recommended_thresholds(
+    calibration: CalibrationTable, raw: NDArray[np.float32], is_fraud: NDArray[np.bool_]
+) -> Thresholds:
+    """Operating points from the calibration span.
+
+    Decline: the least score from which on precision is `DECLINE_PRECISION`. Review: the score that `REVIEW_SHARE` of
+    the transactions reach. Where no score reaches the precision, declining starts at the greatest score seen.
+    """
+    scores = calibration.probability_many(raw)
+    levels, inverse = np.unique(scores, return_inverse=True)
+    rows = np.cumsum(np.bincount(inverse)[::-1])[::-1]
+    frauds = np.cumsum(np.bincount(inverse, weights=is_fraud)[::-1])[::-1]
+    precise = np.flatnonzero(frauds >= DECLINE_PRECISION * rows)
+    decline = float(levels[precise[0]] if len(precise) else levels[-1])
+    few = np.flatnonzero(rows <= REVIEW_SHARE * len(raw))
+    review = min(float(levels[few[0]] if len(few) else levels[-1]), decline)
+    return Thresholds(review, decline)
+
+
+def measure(
+    outcomes: Outcomes, raw: NDArray[np.float32], calibration: CalibrationTable, thresholds: Thresholds, seed: int
+) -> tuple[Quality, tuple[Metric, ...]]:
+    """Figures on the test span.
+
+    AUC, average precision and card precision are of the raw output, with intervals over resampled customers. Precision
+    and recall are at the recommended decline threshold, and `calibration_ratio` is the frauds that the calibrated
+    scores add up to for each fraud there was; these three carry intervals over the same resamples of customers.
+    """
+    ranking = Ranking(outcomes, raw)
+    quality = ranking.quality()
+    resamples = resampled({"model": ranking}, RESAMPLES, np.random.default_rng(seed))["model"]
+    metrics = [
+        Metric(field, getattr(quality, field), *interval(resamples[:, place], CONFIDENCE))
+        for place, field in enumerate(Quality._fields)
+    ]
+    scores = calibration.probability_many(raw)
+    declined = scores >= thresholds.decline
+    fraud = outcomes.is_fraud
+    code = np.unique(outcomes.customer, return_inverse=True)[1]
+    totals = np.stack(
+        [np.bincount(code, weights=column) for column in (declined & fraud, declined, fraud, scores)], axis=1
+    )
+    rng = np.random.default_rng(seed)
+    draws = np.stack([totals[rng.integers(0, len(totals), len(totals))].sum(axis=0) for _ in range(RESAMPLES)])
+    sums = totals.sum(axis=0)
+    for field, over, under in (("precision", 0, 1), ("recall", 0, 2), ("calibration_ratio", 3, 2)):
+        shares = np.divide(draws[:, over], draws[:, under], out=np.full(len(draws), np.nan), where=draws[:, under] > 0)
+        value = float(sums[over] / sums[under]) if sums[under] else 0.0
+        low, high = interval(shares, CONFIDENCE)
+        metrics.append(Metric(field, value, *((low, high) if np.isfinite(low) else (value, value))))
+    return quality, tuple(metrics)
+
+
+def _probes(model: TreeModel, graph: Graph, tables: TreeTables, test: Rows) -> Probes:
+    """Rows to check a loaded bundle by: frauds and genuine ones, next to thresholds, and strange ones."""
+    quarter = PROBE_ROWS // 4
+    frauds = test.vectors[test.is_fraud][:quarter]
+    genuine = test.vectors[~test.is_fraud][:quarter]
+    adjacent = adjacent_rows(model, test.vectors)
+    step = max(1, len(adjacent) // quarter)
+    strange = strange_rows(test.vectors)
+    vectors = np.concatenate([frauds, genuine, adjacent[::step][:quarter], strange[:: max(1, len(strange) // quarter)]])
+    return Probes(vectors, graph.raw(vectors), tables.contributions(vectors))
+
+
+def _reference(
+    view: FeatureView,
+    transactions: TransactionColumns,
+    split: Split,
+    rows: dict[str, Rows],
+    raw: dict[str, NDArray[np.float32]],
+) -> Reference:
+    """Histograms over the calibration and test spans: the newest rows, and none that the model was fitted on."""
+    spans = (CALIBRATION, TEST)
+    time_us = np.concatenate([transactions.event_time_us[split.rows[span]] for span in spans])
+    vectors = np.concatenate([rows[span].vectors for span in spans])
+    histograms = {name: histogram_of(vectors[:, place], time_us) for place, name in enumerate(view.names)}
+    histograms[SCORE] = histogram_of(np.concatenate([raw[span] for span in spans]), time_us)
+    return Reference(split.spans[CALIBRATION].start_us, split.spans[TEST].end_us, histograms)
+
+
+def _data_digest(rows: dict[str, Rows], split: Split) -> str:
+    """SHA-256 over every span's vectors and outcomes."""
+    digest = hashlib.sha256()
+    for span in sorted(split.rows):
+        digest.update(f"{span} {len(split.rows[span])} ".encode())
+        digest.update(np.ascontiguousarray(rows[span].vectors).tobytes())
+        digest.update(np.packbits(rows[span].is_fraud).tobytes())
+    return digest.hexdigest()
