@@ -35,7 +35,7 @@ class Scenario(IntEnum):
     STOLEN_CARD = 2
     COMPROMISED_TERMINAL = 3
     ACCOUNT_TAKEOVER = 4
-    ROGUE_MERCHANT = 5
+    GIFT_CARDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +98,14 @@ class FraudChange:
 
 @dataclass(frozen=True, slots=True)
 class NewPattern:
-    """A fraud nobody has seen: rogue merchants.
+    """A fraud nobody has seen: gift cards.
 
-    Terminals of the digital world that hardly anybody used begin to charge many cards everyday amounts at everyday
-    hours. Neither amount, hour nor count of a card gives them away; labels do, late.
+    Copied cards buy gift cards of one round value in everyday shops by day. A model that never saw it finds little of
+    it, because amount, hour and place are nothing special one by one; one that was trained on it finds most.
 
     Attributes:
-        span: When merchants turn rogue.
-        share: Their frauds as a share of all frauds that the other scenarios make, 0 to 10.
+        span: When cards begin to be used like that.
+        share: These frauds as a share of all frauds that the other scenarios make, 0 to 10.
     """
 
     span: Span

@@ -34,7 +34,7 @@ PER_INCIDENT: Final = {
     Scenario.STOLEN_CARD: 8.0,
     Scenario.COMPROMISED_TERMINAL: 157.0,
     Scenario.ACCOUNT_TAKEOVER: 21.8,
-    Scenario.ROGUE_MERCHANT: 94.5,
+    Scenario.GIFT_CARDS: 5.25,
 }
 """Frauds of one incident in the mean; a test draws many incidents and holds these numbers against them."""
 
@@ -43,6 +43,8 @@ _INCIDENTS_PER_DAY: Final = 1 << 20
 
 _SHOPS: Final = ("electronics", "fashion", "fuel", "grocery", "home", "cash")
 _TILLS: Final = ("fuel", "restaurant", "cash", "grocery", "transport")
+_GIFT_SHOPS: Final = ("grocery", "pharmacy", "electronics", "fashion")
+_GIFT_VALUES: Final = (5_000, 10_000, 15_000)
 _DISTANCE: Final = ("online-shop", "digital", "travel")
 
 
@@ -124,8 +126,8 @@ class Planner:
         rates = {
             scenario: frauds * share / PER_INCIDENT[scenario] for scenario, share in self.config.fraud.shares().items()
         }
-        rates[Scenario.ROGUE_MERCHANT] = sum(
-            frauds * change.share / PER_INCIDENT[Scenario.ROGUE_MERCHANT]
+        rates[Scenario.GIFT_CARDS] = sum(
+            frauds * change.share / PER_INCIDENT[Scenario.GIFT_CARDS]
             for change in self.config.changes
             if isinstance(change, NewPattern) and change.span.holds(day)
         )
@@ -143,7 +145,7 @@ class Planner:
             Scenario.STOLEN_CARD: _stolen_card,
             Scenario.COMPROMISED_TERMINAL: _compromised_terminal,
             Scenario.ACCOUNT_TAKEOVER: _account_takeover,
-            Scenario.ROGUE_MERCHANT: _rogue_merchant,
+            Scenario.GIFT_CARDS: _gift_cards,
         }[scenario]
         incident = _Incident(self, scenario, day, number, rng, [])
         draw(incident)
@@ -323,22 +325,18 @@ def _account_takeover(incident: _Incident) -> None:
     incident.pay(customer, terminal, moments_us, raised)
 
 
-def _rogue_merchant(incident: _Incident) -> None:
-    """A quiet online merchant charges many cards what people pay anyway, by day, for two to six weeks."""
+def _gift_cards(incident: _Incident) -> None:
+    """Copied cards buy gift cards of one value, a few in a few hours by day, in the shops where their owner lives."""
     rng, population = incident.rng, incident.planner.population
-    names = [category.name for category in population.categories]
-    kind = names.index("digital")
-    start, count = int(population.range_start[kind, 0]), int(population.range_count[kind, 0])
-    quiet = start + count - 1 - int(rng.integers(0, max(1, count // 3)))
-    length = int(rng.integers(14, 43))
-    charges = int(rng.poisson(3.4 * length))
-    customer = incident.customers(charges)
-    terminal = np.full(charges, quiet)
-    days = incident.day + rng.integers(0, length, charges)
-    moments_us = incident.moments_us(days, customer, terminal, np.ones(charges, dtype=np.bool_))
-    price = int(rng.integers(900, 4_900))
-    amounts = price // 100 * 100 + rng.integers(0, 10, charges) * 100 + 95
-    incident.add(customer, terminal, moments_us, amounts)
+    victim = incident.customers(1)
+    value = int(_GIFT_VALUES[int(rng.integers(0, len(_GIFT_VALUES)))])
+    for later in range(1 + int(rng.random() < 0.5)):
+        count = 2 + int(rng.binomial(3, 0.5))
+        customer = np.repeat(victim, count)
+        terminal = incident.terminals(_GIFT_SHOPS, population.city[customer])
+        begin_us = (incident.day + later) * US_PER_DAY + int(rng.integers(9 * US_PER_HOUR, 17 * US_PER_HOUR))
+        moments_us = begin_us + rng.integers(0, 3 * US_PER_HOUR, count)
+        incident.add(customer, terminal, moments_us, np.full(count, value))
 
 
 def _use_elsewhere(

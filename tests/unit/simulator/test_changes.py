@@ -138,16 +138,20 @@ def test_fraud_grows_or_stops_from_a_day() -> None:
 def test_a_new_pattern_begins_on_its_day_and_looks_like_everyday_life() -> None:
     begin = date(2026, 1, 1) + timedelta(days=40)
     _, batches = drawn(NewPattern(Span(begin), 2.0), start=0, n_days=110)
-    rogue_days = [batch.day for batch in batches if (batch.scenario == Scenario.ROGUE_MERCHANT).any()]
-    assert rogue_days
-    assert min(rogue_days) >= day_number(begin)
+    gift_days = [batch.day for batch in batches if (batch.scenario == Scenario.GIFT_CARDS).any()]
+    assert gift_days
+    assert min(gift_days) >= day_number(begin)
     after = [batch for batch in batches if batch.day >= day_number(begin)]
     scenario = np.concatenate([batch.scenario for batch in after])
     amount = np.concatenate([batch.amount_minor for batch in after])
-    rogue = scenario == Scenario.ROGUE_MERCHANT
-    assert rogue.sum() > 300
-    low, high = np.percentile(amount[scenario == 0], [2, 90])
-    assert ((low < amount[rogue]) & (amount[rogue] < high)).all()
+    gifts = scenario == Scenario.GIFT_CARDS
+    assert gifts.sum() > 300
+    low, high = np.percentile(amount[scenario == 0], [5, 98])
+    assert ((low < amount[gifts]) & (amount[gifts] < high)).all()
+    assert len(np.unique(amount[gifts])) == 3
+    hours = np.concatenate([batch.event_time_us for batch in after])[gifts] // US_PER_HOUR % 24
+    assert hours.min() >= 9
+    assert hours.max() <= 20
 
 
 def test_a_new_category_opens_on_its_day() -> None:
