@@ -122,6 +122,8 @@ class RuleSet:
         Raises:
             BrokenInvariant: A rule names a feature that the view lacks.
         """
+        if not self.rules:
+            return ()
         values = dict(zip(view.names, vector, strict=True))
         unknown = [rule.feature for rule in self.rules if rule.feature not in values]
         if unknown:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import IntFlag
+from functools import lru_cache
 from typing import Final
 
 from shared.domain.canonical import Digest, Reader, digest_of
@@ -104,20 +105,20 @@ def decision_bytes(record: DecisionRecord) -> bytes:
                 _text(record.customer),
                 _text(record.terminal),
                 _TWO_INTEGERS(record.event_time_us, record.amount_minor),
-                _text(record.currency),
+                _constant(record.currency),
                 _TWO_INTEGERS(record.customer_version, record.terminal_version),
-                _text(record.view),
+                _constant(record.view),
                 len(record.vector).to_bytes(4),
                 record.vector,
                 _INTEGER(record.lateness),
-                _text(record.model_name),
+                _constant(record.model_name),
                 _INTEGER(record.model_version),
                 _TWO_REALS(record.raw_score, decision.score.probability),
-                _text(decision.score.bundle_digest),
-                _text(decision.outcome),
-                _text(policy.name),
+                _constant(decision.score.bundle_digest),
+                _constant(decision.outcome),
+                _constant(policy.name),
                 _TWO_REALS(policy.review_threshold, policy.decline_threshold),
-                _text(decision.rules_version),
+                _constant(decision.rules_version),
                 _INTEGER(len(decision.rule_hits)),
             )
         )
@@ -128,7 +129,7 @@ def decision_bytes(record: DecisionRecord) -> bytes:
         parts += (_text(hit.rule_id), _text(hit.outcome))
     parts.append(_REAL_AND_INTEGER(record.base, len(record.reasons)))
     for reason in record.reasons:
-        parts += (_text(reason.code), _REAL(reason.contribution))
+        parts += (_constant(reason.code), _REAL(reason.contribution))
     parts += (_REAL(record.others), len(record.fingerprint).to_bytes(4), record.fingerprint)
     return b"".join(parts)
 
@@ -190,6 +191,10 @@ def read_decision(data: bytes) -> DecisionRecord:
 def _text(value: str) -> bytes:
     data = value.encode("utf-8")
     return len(data).to_bytes(4) + data
+
+
+_constant = lru_cache(maxsize=512)(_text)
+"""For text that most decisions share: names, codes, versions."""
 
 
 def _policy(name: str, review_threshold: float, decline_threshold: float) -> Policy:

@@ -15,7 +15,7 @@ docs/features.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -114,16 +114,17 @@ class FeatureView:
         name: With the version in it; a bundle names the view it was trained on.
         features: In the order of the feature vector.
         label_delay_us: How long after it was known a label counts, microseconds.
+        names: Names of the features, in order; follows from the features.
     """
 
     name: str
     features: tuple[Feature, ...]
     label_delay_us: int = LABEL_DELAY_US
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the features, in order."""
-        return tuple(feature.name for feature in self.features)
+    def __post_init__(self) -> None:
+        """Name the features once: every decision asks for their names."""
+        object.__setattr__(self, "names", tuple(feature.name for feature in self.features))
 
     def reach_us(self, entity: Entity) -> int:
         """How far back any feature looks at this entity's events, microseconds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from shared.domain.errors import BrokenInvariant
@@ -79,14 +80,21 @@ def ranked_reasons(
     Raises:
         BrokenInvariant: Another number of contributions, one that is not finite, or a feature without a code.
     """
-    if len(contributions) != len(view.features):
-        raise BrokenInvariant(f"{len(contributions)} contributions for {len(view.features)} features")
+    codes = _codes(view.names)
     values = [float(value) for value in contributions]
-    if not all(math.isfinite(value) for value in values):
+    if len(values) != len(codes):
+        raise BrokenInvariant(f"{len(values)} contributions for {len(codes)} features")
+    if not all(map(math.isfinite, values)):
         raise BrokenInvariant("a contribution is not finite")
-    missing = [name for name in view.names if name not in CATALOGUE]
+    # Sorting is stable, also in reverse: of equal contributions the first feature comes first.
+    raising = sorted([place for place, value in enumerate(values) if value > 0], key=values.__getitem__, reverse=True)
+    return tuple([Reason(codes[place], values[place]) for place in raising[:max_reasons]])
+
+
+@cache
+def _codes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The codes of a view's features."""
+    missing = [name for name in names if name not in CATALOGUE]
     if missing:
         raise BrokenInvariant(f"no reason code for {missing[0]}")
-    raising = [place for place, value in enumerate(values) if value > 0]
-    raising.sort(key=lambda place: (-values[place], place))
-    return tuple(Reason(CATALOGUE[view.names[place]][0], values[place]) for place in raising[:max_reasons])
+    return tuple(CATALOGUE[name][0] for name in names)

@@ -208,12 +208,14 @@ class Scoring:
         """Score vectors and decide, one record each."""
         scored = scorer.score(vectors)
         self._mark("model")
+        digest, fingerprint, base = scorer.bundle_digest, scorer.fingerprint, scorer.base
         probabilities = scorer.calibration.probability_many(scored.raw).tolist()
-        raws = scored.raw.tolist()
+        raws, explained = scored.raw.tolist(), scored.contributions.tolist()
+        data, width = vectors.tobytes(), vectors.shape[1] * vectors.itemsize
         rows = []
         for place, (customer, terminal, row) in enumerate(known):
             transaction = row.transaction
-            vector, contributions = vectors[place], scored.contributions[place].tolist()
+            contributions = explained[place]
             reasons = ranked_reasons(scorer.view, contributions)
             record = DecisionRecord(
                 transaction_id=transaction.transaction_id,
@@ -225,18 +227,18 @@ class Scoring:
                 customer_version=row.customer_version - 1,
                 terminal_version=row.terminal_version - 1,
                 view=scorer.view.name,
-                vector=vector.tobytes(),
+                vector=data[place * width : (place + 1) * width],
                 lateness=row.lateness,
                 model_name=scorer.name,
                 model_version=scorer.version,
                 raw_score=raws[place],
                 decision=decide_outcome(
-                    Score(probabilities[place], scorer.bundle_digest), self._policy, self._rules, scorer.view, vector
+                    Score(probabilities[place], digest), self._policy, self._rules, scorer.view, vectors[place]
                 ),
-                base=scorer.base,
+                base=base,
                 reasons=reasons,
                 others=fsum([*contributions, *(-reason.contribution for reason in reasons)]),
-                fingerprint=scorer.fingerprint,
+                fingerprint=fingerprint,
             )
             rows.append(Decided(record, decision_bytes(record), repeated=False))
         return rows
