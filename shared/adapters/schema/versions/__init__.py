@@ -1,0 +1,1 @@
+"""Migrations, one module each, numbered in the order in which they are applied."""
