@@ -97,7 +97,6 @@ class _Lagged(NamedTuple):
 
     of_terminal: bool
     lag_us: int
-    with_genuine: bool
     windows: tuple[_LaggedWindow, ...]
     runs: tuple[_Run, ...]
 
@@ -227,8 +226,7 @@ def _lagged_plan(view: FeatureView, entity: Entity, lag_us: int) -> _Lagged:
         run = _Run(window_us, *[_place(view, entity, lag_us, window_us, measure) for measure in of_run])
         if max(run[1:]) != NOWHERE:
             runs.append(run)
-    with_genuine = any(window.genuine_mean != NOWHERE for window in windows)
-    return _Lagged(entity is Entity.TERMINAL, lag_us, with_genuine, tuple(windows), tuple(runs))
+    return _Lagged(entity is Entity.TERMINAL, lag_us, tuple(windows), tuple(runs))
 
 
 def _calendar_places(view: FeatureView) -> tuple[int, int, int]:
@@ -274,9 +272,11 @@ def _before(tiles: Tiles, transaction: Transaction, reach_us: int) -> tuple[Colu
     now_us = transaction.event_time_us
     found = tiles.between(now_us - reach_us, now_us)
     times = memoryview(b"".join([tile.time_bytes for tile in found])).cast("q")
-    amounts: list[int] = []
-    for tile in found:
-        amounts += tile.amounts.tolist()
+    columns = b"".join([tile.amount_bytes for tile in found])
+    if 2 * len(columns) == times.nbytes:  # every tile has the narrow form
+        amounts = memoryview(columns).cast("I").tolist()
+    else:
+        amounts = [amount for tile in found for amount in tile.amounts]
     if times and times[-1] >= now_us:
         behind = len(found[-1].times) - place_of(found[-1], now_us, transaction.transaction_id)
         return times[: len(times) - behind], amounts[: len(times) - behind]
@@ -288,8 +288,8 @@ def _read_lagged(lagged: _Lagged, tiles: Tiles, transaction: Transaction, known_
     now_us = transaction.event_time_us
     end_us = now_us - lagged.lag_us
     if lagged.windows:
-        edges = [end_us - window.window_us for window in lagged.windows]
-        found = counts(tiles.parts, edges, end_us, known_us, with_genuine=lagged.with_genuine)
+        edges = [(end_us - window.window_us, window.genuine_mean != NOWHERE) for window in lagged.windows]
+        found = counts(tiles.parts, edges, end_us, known_us)
         for (_, count, known_frauds, fraud_rate, genuine_mean), sums in zip(lagged.windows, found, strict=True):
             n_events, n_fraud, n_genuine, genuine_sum = sums
             values[count] = float(n_events)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from shared.domain.entity_state_spans import Part, Span
-from shared.domain.entity_state_tiles import Tile
+from shared.domain.entity_state_tiles import FOREVER_US, Tile
 
 _FRAUD_FLAGS: Final = bytes([code & 1 for code in range(256)])
 """From the lower bytes of label codes to whether they say fraud: many at once, for what one loop step costs."""
@@ -20,102 +20,110 @@ type Counts = tuple[int, int, int, int]
 """Events, known frauds, known genuine ones, and the sum of the amounts of these."""
 
 
-def counts(
-    parts: tuple[Part, ...], edges: Sequence[int], until_us: int, known_us: int, *, with_genuine: bool
-) -> list[Counts]:
+type Edge = tuple[int, bool]
+"""Where a window starts: events later than this are in it; and whether genuine ones are counted too, which costs a look
+at single amounts."""
+
+
+def counts(parts: tuple[Part, ...], edges: Sequence[Edge], until_us: int, known_us: int) -> list[Counts]:
     """What lies between each edge and one end, in a single walk back in time.
 
     Args:
         parts: Parts of the tree, in order of time.
-        edges: Falling; for each the events later than it and no later than the end are counted.
-        until_us: The end, not before the first edge.
+        edges: At least one, falling.
+        until_us: The end, not before the first edge; events no later than this are counted.
         known_us: Labels known by then count.
-        with_genuine: Whether genuine ones are wanted, which only single events can tell where an edge cuts a tile.
 
     Returns:
-        One for each edge; genuine ones may be missing from it if they are not wanted.
+        One for each edge; without genuine ones where these are not wanted.
     """
     found: list[Counts] = []
     n_events = n_fraud = n_genuine = genuine_sum = 0
-    n_found, edge_us = 0, edges[0]
-    waiting = list(parts)
+    coming = iter(edges)
+    after_us, wants_genuine = next(coming)
+    any_genuine = any(wants for _, wants in edges)
+    waiting, next_us = list(parts), FOREVER_US
     while waiting:
         part = waiting.pop()
-        start_us = part.start_us
+        # A part ends where the next one starts, or earlier: to ask it for its end would touch memory once more.
+        start_us, ends_before_us = part.start_us, next_us
+        next_us = start_us
         if start_us > until_us:
             continue
-        end_us = part.end_us
-        while end_us <= edge_us + 1:
-            found.append((n_events, n_fraud, n_genuine, genuine_sum))
-            n_found += 1
-            if n_found == len(edges):
-                return found
-            edge_us = edges[n_found]
-        if edge_us < start_us and end_us <= until_us + 1:
+        if after_us < start_us and ends_before_us <= until_us + 1:
             sums = part.recent
             if not sums[0] <= known_us < sums[1]:
                 sums = part.as_of(known_us)
-            _, _, events, frauds, genuine, amount = sums
-            n_events += events
-            n_fraud += frauds
-            n_genuine += genuine
-            genuine_sum += amount
+            n_events += sums[2]
+            n_fraud += sums[3]
+            if any_genuine:
+                n_genuine += sums[4]
+                genuine_sum += sums[5]
             continue
         if isinstance(part, Span):
             waiting += part.parts
+            next_us = ends_before_us
             continue
         times = part.times
-        high = bisect_right(times, until_us) if until_us < end_us else len(times)
-        is_cut = edge_us >= start_us
+        high = top = bisect_right(times, until_us) if ends_before_us > until_us + 1 else len(times)
+        _, _, _, may_be_fraud, genuine, _ = part.sums
+        may_be_fraud = may_be_fraud or len(part.code_bytes) != 2 * genuine
         while True:
-            low = bisect_right(times, edge_us, 0, high) if is_cut else 0
+            is_cut = after_us >= start_us
+            low = bisect_right(times, after_us, 0, high) if is_cut else 0
             n_events += high - low
-            if low < high:
-                frauds, genuine, amount = _verdicts(part, low, high, known_us, with_genuine=with_genuine)
-                n_fraud += frauds
+            if may_be_fraud and low < high:
+                n_fraud += _frauds(part, low, high, known_us)
+            high = low
+            if (wants_genuine if is_cut else any_genuine) and low < top:
+                genuine, amount = _genuine(part, low, top, known_us)
                 n_genuine += genuine
                 genuine_sum += amount
+                top = low
             if not is_cut:
                 break
             found.append((n_events, n_fraud, n_genuine, genuine_sum))
-            n_found += 1
-            if n_found == len(edges):
+            if len(found) == len(edges):
                 return found
-            edge_us, high = edges[n_found], low
-            is_cut = edge_us >= start_us
-    return found + [(n_events, n_fraud, n_genuine, genuine_sum)] * (len(edges) - n_found)
+            after_us, wants_genuine = next(coming)
+    return found + [(n_events, n_fraud, n_genuine, genuine_sum)] * (len(edges) - len(found))
 
 
-def _verdicts(tile: Tile, low: int, high: int, known_us: int, *, with_genuine: bool) -> tuple[int, int, int]:
-    """Known frauds among rows of a tile, known genuine ones, and the sum of their amounts."""
+def _frauds(tile: Tile, low: int, high: int, known_us: int) -> int:
+    """Known frauds among rows of a tile."""
     since_us, _, n_events, n_fraud, n_genuine, _ = tile.sums
-    n_labels = len(tile.code_bytes) // 2
-    one_each = n_labels == n_fraud + n_genuine  # no row has a second label
-    if one_each and not n_fraud and not with_genuine:
-        return 0, 0, 0
     first, last = low, high
-    if n_labels != n_events or not one_each:  # else labels are rows
+    if tile.n_labels != n_events or n_fraud + n_genuine != n_events:  # else labels are rows
         rows = tile.label_rows
         first, last = bisect_left(rows, low), bisect_left(rows, high)
-        if first == last:
-            return 0, 0, 0
+    flags = tile.code_bytes[2 * first : 2 * last : 2].translate(_FRAUD_FLAGS)
+    if not flags.count(1):
+        return 0
+    if n_fraud + n_genuine == tile.n_labels and _all_known(tile, first, last, since_us, known_us):
+        return flags.count(1)
+    return sum(_held(tile, low, high, known_us).values())
+
+
+def _genuine(tile: Tile, low: int, high: int, known_us: int) -> tuple[int, int]:
+    """Known genuine ones among rows of a tile, and the sum of their amounts."""
+    since_us, _, n_events, n_fraud, n_genuine, _ = tile.sums
     amounts = tile.amounts
-    if one_each and (known_us >= since_us or max(tile.label_known[first:last]) <= known_us):
-        flags = tile.code_bytes[2 * first : 2 * last : 2].translate(_FRAUD_FLAGS) if n_fraud else b""
-        fraud = flags.count(1)
-        if not with_genuine:
-            return fraud, 0, 0
-        inside: Sequence[int] = amounts[low:high]
-        if last - first < high - low:
-            inside = [amounts[row] for row in tile.label_rows[first:last]]
-        total, place = sum(inside), -1
-        for _ in range(fraud):
-            place = flags.index(1, place + 1)
-            total -= inside[place]
-        return fraud, last - first - fraud, total
-    held = _held(tile, low, high, known_us)
-    genuine = [amounts[row] for row, is_fraud in held.items() if not is_fraud]
-    return len(held) - len(genuine), len(genuine), sum(genuine)
+    if n_genuine + n_fraud == n_events == tile.n_labels and _all_known(tile, low, high, since_us, known_us):
+        inside = amounts[low:high]  # labels are rows
+        count, total = high - low, sum(inside)
+        if n_fraud:
+            flags, place = tile.code_bytes[2 * low : 2 * high : 2].translate(_FRAUD_FLAGS), -1
+            for _ in range(flags.count(1)):
+                place = flags.index(1, place + 1)
+                count, total = count - 1, total - inside[place]
+        return count, total
+    genuine = [amounts[row] for row, is_fraud in _held(tile, low, high, known_us).items() if not is_fraud]
+    return len(genuine), sum(genuine)
+
+
+def _all_known(tile: Tile, first: int, last: int, since_us: int, known_us: int) -> bool:
+    """Whether these labels, one at least, are known; all of the tile are once `since_us` has passed."""
+    return known_us >= since_us or max(tile.label_known[first:last]) <= known_us
 
 
 def fraud_run(parts: tuple[Part, ...], after_us: int, until_us: int, known_us: int) -> tuple[float, int, int]:

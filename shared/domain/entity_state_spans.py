@@ -148,6 +148,13 @@ class Tiles(Sequence[Tile]):
 
     def with_range(self, start_us: int, end_us: int, tiles: Sequence[Tile]) -> Tiles:
         """These with a range of the grid replaced: what overlapped it is gone, the given tiles are there."""
+        place = bisect_right(self.parts, start_us, key=_START) - 1
+        old = self.parts[place] if place >= 0 else None
+        if isinstance(old, Tile) and len(tiles) == 1:
+            new = tiles[0]
+            if old.start_us == start_us == new.start_us and old.end_us == end_us == new.end_us:  # nearly always
+                parts = (*self.parts[:place], new, *self.parts[place + 1 :])
+                return Tiles(parts, self._n_tiles, self.n_bytes + new.n_bytes - old.n_bytes)
         change = _Change(start_us, end_us, tiles, [])
         parts = _replaced(self.parts, _TOP_WIDTH_US, change)
         n_tiles, n_bytes = self._n_tiles + len(tiles), self.n_bytes

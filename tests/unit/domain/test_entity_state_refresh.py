@@ -59,7 +59,7 @@ _STEP = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.lists(_STEP, min_size=1, max_size=14), st.lists(st.integers(0, 3), min_size=3, max_size=3))
 def test_refreshed_is_what_is_stored_however_many_folds_lie_between(
     steps: list[tuple[int, int, int] | int], habits: list[int]
