@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.domain.bundle_pointer import Pointed, Pointer, Role
 from shared.domain.canonical import Digest
 from shared.domain.event import DeadLetter, OutgoingEvent
 from shared.domain.feature_view import FeatureView
@@ -158,6 +159,73 @@ class Trainer(Protocol):
 
     def contributions(self, booster: bytes, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Its own exact contributions: (n, n_features + 1) float32, the last column is the base."""
+        ...
+
+
+class BundleStore(Protocol):
+    """Where bundles are kept under their digest, and which of them plays which part."""
+
+    def put(self, files: Mapping[str, bytes]) -> str:
+        """Keep a bundle; returns its digest. Nothing is ever overwritten, and the manifest is written last.
+
+        Idempotent, also after an earlier call that did not come to its end.
+
+        Raises:
+            BrokenInvariant: The files are no bundle that this release would open, or other files stand at its digest.
+            Transient: The store cannot be reached now.
+        """
+        ...
+
+    def get(self, digest: str) -> dict[str, bytes]:
+        """The files of a bundle by name, unchecked: those that are there.
+
+        Raises:
+            NotFound: No bundle was put to its end under this digest.
+            Transient: The store cannot be reached now.
+        """
+        ...
+
+    def digests(self) -> list[str]:
+        """The digests of all bundles, sorted; those put to their end.
+
+        Raises:
+            Transient: The store cannot be reached now.
+        """
+        ...
+
+    def pointer(self, role: Role) -> Pointed:
+        """Who plays a part now; cheap enough to be asked every few seconds.
+
+        Raises:
+            Transient: The store cannot be reached now.
+            BrokenInvariant: The pointer cannot be read.
+        """
+        ...
+
+    def point(self, change: Pointer, tag: str) -> Pointed:
+        """Give a part to another bundle.
+
+        Args:
+            change: The new state; its number is the next one of its role.
+            tag: Of the state that the change was made from.
+
+        Returns:
+            The new state.
+
+        Raises:
+            Conflict: The role has changed since; nothing was changed by this call.
+            NotFound: There is no such bundle.
+            InvalidInput: The number is not the next one.
+            Transient: It may or may not have been changed; asking for the pointer tells.
+        """
+        ...
+
+    def history(self, role: Role) -> list[Pointer]:
+        """All states of a role, oldest first; complete, also after writers that stopped half-way.
+
+        Raises:
+            Transient: The store cannot be reached now.
+        """
         ...
 
 

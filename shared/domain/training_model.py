@@ -30,7 +30,7 @@ class TrainingParameters:
     n_trees: int = TRAINING_TREES
     depth: int = TRAINING_DEPTH
     learning_rate: float = 0.15
-    min_child_weight: float = 2.0
+    min_child_weight: float = 10.0
     l2: float = 1.0
     max_bins: int = 4096
     patience: int = 30
