@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +21,7 @@ from shared.domain.transaction import ALLOWED_LATENESS_US, TRANSACTION_TYPE, Tra
 from simulator.batch import LabelBatch, TransactionBatch, transaction_id
 from simulator.errors import check
 from simulator.malformed import KINDS, encoded
+from simulator.world import World
 
 LATENESS_MARGIN_US: Final = 2 * US_PER_HOUR
 """A late event stays within the allowed lateness by this: it may be repeated within an hour, and the way takes time."""
@@ -114,7 +116,7 @@ def label_bodies(labels: LabelBatch) -> Iterator[tuple[int, bytes]]:
 def disturbed(batch: TransactionBatch, disturbance: Disturbance, rng: np.random.Generator) -> list[WireEvent]:
     """The events of a day in the order in which they are sent, those that go wrong among them.
 
-    Late events of the day are in it too, sent on a later day: whoever plays several days merges them by `sent_at_us`.
+    Late events of the day are in it too, sent on a later day; `played` merges those of several days.
 
     Args:
         batch: The day.
@@ -161,8 +163,37 @@ def disturbed(batch: TransactionBatch, disturbance: Disturbance, rng: np.random.
             kind = KINDS[kinds[row]]
             broken = kind.body(fields, sent_at_us)
             events.append(WireEvent(broken, sent_at_us, Sending.MALFORMED, new, customer, kind.name, kind.field))
-    events.sort(key=lambda event: event.sent_at_us)  # stable: what is sent at one moment keeps its order
+    events.sort(key=_sent_at_us)  # stable: what is sent at one moment keeps its order
     return events
+
+
+def played(
+    world: World, start: int, n_days: int, disturbance: Disturbance, rng: np.random.Generator
+) -> Iterator[WireEvent]:
+    """The events of several days in the order in which they are sent, late ones among those of later days.
+
+    Memory: one day's events and those that are still to be sent.
+
+    Args:
+        world: Which world.
+        start: The first day; 0 is the world's first.
+        n_days: How many; what is sent after the last of them follows at the end.
+        disturbance: How often what goes wrong.
+        rng: Where chance comes from.
+    """
+    pending: list[WireEvent] = []
+    for batch in world.days(start, n_days):
+        pending.extend(disturbed(batch, disturbance, rng))
+        pending.sort(key=_sent_at_us)
+        # Nothing of a later day is sent before that day begins.
+        ready = bisect_left(pending, batch.first_us + US_PER_DAY, key=_sent_at_us)
+        yield from pending[:ready]
+        del pending[:ready]
+    yield from pending
+
+
+def _sent_at_us(event: WireEvent) -> int:
+    return event.sent_at_us
 
 
 def _rewritten(transaction: Transaction) -> bytes:

@@ -26,7 +26,7 @@ from simulator.changes import Fault, FeedFault, Span
 from simulator.config import WorldConfig
 from simulator.errors import BadOrder
 from simulator.malformed import KINDS, Kind
-from simulator.wire import QUIET, Disturbance, Sending, WireEvent, disturbed, label_bodies, transaction_body
+from simulator.wire import QUIET, Disturbance, Sending, WireEvent, disturbed, label_bodies, played, transaction_body
 from simulator.world import World
 
 CONFIG = WorldConfig(customers=200, merchants=100, cities=3)
@@ -118,6 +118,18 @@ def test_late_events_stay_within_the_allowed_lateness(batch: TransactionBatch) -
     lateness = [sent.sent_at_us - parsed(sent).event_time_us for sent in events]
     assert max(lateness) > 6 * US_PER_DAY
     assert min(lateness) > US_PER_HOUR // 3
+
+
+def test_days_are_played_in_the_order_of_sending(world: World) -> None:
+    whole = list(played(world, 20, 4, BAD, np.random.default_rng(1)))
+    times = [sent.sent_at_us for sent in whole]
+    assert times == sorted(times)
+    rng = np.random.default_rng(1)
+    parts = [sent for batch in world.days(20, 4) for sent in disturbed(batch, BAD, rng)]
+    assert Counter(whole) == Counter(parts)
+    days = [parsed(sent).event_time_us // US_PER_DAY for sent in whole if sent.sending is Sending.LATE]
+    assert days != sorted(days)  # late ones stand among those of later days
+    assert list(played(world, 20, 0, BAD, rng)) == []
 
 
 def test_an_id_that_a_broken_feed_gives_twice_conflicts() -> None:
