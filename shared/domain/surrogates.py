@@ -16,6 +16,8 @@ terminals are no persons and need none.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -100,6 +102,28 @@ class KeyRing:
             if key.key_id == key_id:
                 return key
         raise BrokenInvariant(f"no surrogate key is named {key_id}")
+
+
+def parse_key_ring(text: str) -> KeyRing:
+    """Read keys from a setting: `<id>:<base64>` with commas, the current one first.
+
+    >>> parse_key_ring("k2:" + "Ag" * 21 + "A=, k1:" + "AQ" * 21 + "A=").current.key_id
+    'k2'
+
+    Raises:
+        InvalidInput: Not that form; what was given is never quoted.
+    """
+    keys = []
+    for entry in text.split(","):
+        key_id, colon, encoded = entry.strip().partition(":")
+        try:
+            secret = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            secret, colon = b"", ""
+        if not colon:
+            raise InvalidInput("SURROGATE_KEYS", "must be <id>:<base64> with commas, the current key first") from None
+        keys.append(SurrogateKey(key_id, secret))
+    return KeyRing(keys[0], tuple(keys[1:]))
 
 
 def surrogate_of(key: SurrogateKey, entity: Entity, identifier: str, salt: bytes = b"") -> Surrogate:

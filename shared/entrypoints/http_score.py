@@ -1,0 +1,194 @@
+"""Scoring over HTTP: one transaction, or up to a thousand, each answered once its decision is durable.
+
+The body of an answer is a function of the stored record alone; what belongs to the moment travels in headers:
+`Idempotent-Replayed` says that the decision was there before, `Server-Timing` where the time went.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import azure.functions as func
+
+from shared.domain.errors import BrokenInvariant, InvalidInput, TollgateError, Transient
+from shared.domain.event import parse_object
+from shared.domain.transaction import Acceptance, Transaction, parse_transaction
+from shared.entrypoints.http_score_front import Front
+from shared.entrypoints.problems import describe, problem_document, problem_response
+from shared.entrypoints.wire_decision import Document, decision_document, encode
+from shared.ports import Clock
+from shared.services.batching import Answered, Batching
+from shared.services.metering import CONFIDENCE, LATENCY, PREDICTIONS, REPEATS
+from shared.services.scoring import Decided, Refused, Verdict
+from shared.telemetry import with_fields
+
+_log = logging.getLogger(__name__)
+
+_JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What a request may bring.
+
+    Attributes:
+        body_bytes: Largest body.
+        transactions: Transactions in one request at most.
+    """
+
+    body_bytes: int = 1 << 20
+    transactions: int = 1000
+
+
+class ScoreRoutes:
+    """`POST score` and `POST score/batch`."""
+
+    def __init__(self, batching: Batching, front: Front, clock: Clock, currency: str, limits: BodyLimits) -> None:
+        self._batching = batching
+        self._front = front
+        self._clock = clock
+        self._currency = currency
+        self._limits = limits
+
+    async def one(self, request: func.HttpRequest) -> func.HttpResponse:
+        """Score one transaction: 200 with the decision, or the problem."""
+        return await self._front.run("score", request, self._one)
+
+    async def many(self, request: func.HttpRequest) -> func.HttpResponse:
+        """Score up to a thousand: 200 with a verdict for each, in their order.
+
+        503 if none of them could be decided for a reason that passes, so that a client can simply send it again.
+        """
+        return await self._front.run("score_batch", request, self._many)
+
+    async def _one(self, request: func.HttpRequest) -> func.HttpResponse:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        fields = parse_object(request.get_body(), self._limits.body_bytes)
+        answered = await self._batching.decide((parse_transaction(fields, self._acceptance()),))
+        verdict = answered.verdicts[0]
+        self._note(verdict, answered.stages)
+        if isinstance(verdict, Refused):
+            raise verdict.error
+        headers = {"Idempotent-Replayed": "true"} if verdict.repeated else {}
+        return _json(encode(decision_document(verdict.record)), answered, headers)
+
+    async def _many(self, request: func.HttpRequest) -> func.HttpResponse:
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        items = self._items(parse_object(request.get_body(), self._limits.body_bytes))
+        acceptance = self._acceptance()
+        accepted: list[Transaction] = []
+        results: list[Document | None] = []
+        for item in items:
+            try:
+                accepted.append(parse_transaction(_as_object(item), acceptance))
+                results.append(None)
+            except InvalidInput as error:
+                results.append(_problem(error))
+        answered = await self._batching.decide(accepted)
+        verdicts = iter(answered.verdicts)
+        for place, result in enumerate(results):
+            if result is None:
+                verdict = next(verdicts)
+                self._note(verdict, answered.stages)
+                results[place] = _result(verdict)
+        errors = [verdict.error for verdict in answered.verdicts if isinstance(verdict, Refused)]
+        if errors and len(errors) == len(items) and all(isinstance(error, Transient) for error in errors):
+            raise errors[0]
+        return _json(encode({"results": results}), answered, {})
+
+    def _refusal(self, request: func.HttpRequest) -> func.HttpResponse | None:
+        """What cannot be read at all: another media type, or a body beyond the limit."""
+        media_type, _, parameters = request.headers.get("content-type", "").partition(";")
+        charset = parameters.strip().lower().replace('"', "")
+        if media_type.strip().lower() != _JSON or charset not in {"", "charset=utf-8"}:
+            return problem_response(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                f"the body must be {_JSON}",
+                field="content-type",
+                rule=f"must be {_JSON}",
+            )
+        size = len(request.get_body())
+        if size > self._limits.body_bytes:
+            rule = f"must not be longer than {self._limits.body_bytes} bytes; it has {size}"
+            return problem_response(HTTPStatus.CONTENT_TOO_LARGE, f"the body {rule}", field="", rule=rule)
+        return None
+
+    def _items(self, fields: Mapping[str, object]) -> list[object]:
+        unknown = [name for name in fields if name != "transactions"]
+        if unknown:
+            raise InvalidInput(unknown[0][:64], "is not a known field")
+        items = fields.get("transactions")
+        if not isinstance(items, list) or not items:
+            raise InvalidInput("transactions", "must be a list of at least one transaction")
+        if len(items) > self._limits.transactions:
+            raise InvalidInput(
+                "transactions", f"must not be more than {self._limits.transactions}; there are {len(items)}"
+            )
+        return items
+
+    def _acceptance(self) -> Acceptance:
+        return Acceptance(self._currency, self._clock.now_us())
+
+    def _note(self, verdict: Verdict, stages: Mapping[str, float]) -> None:
+        """Count a decision and log it: one line, and nothing in it that tells of a person or a payment."""
+        if isinstance(verdict, Refused):
+            _log.info(
+                with_fields("not decided", transaction_id=verdict.transaction_id, error=type(verdict.error).__name__)
+            )
+            return
+        record, meters = verdict.record, self._front.meters
+        outcome, score = record.decision.outcome.value, record.decision.score
+        if verdict.repeated:
+            meters.count(REPEATS)
+        else:
+            meters.count(PREDICTIONS, outcome)
+            meters.record(CONFIDENCE, max(score.probability, 1.0 - score.probability))
+            meters.record(LATENCY, sum(stages.values()))
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(
+                with_fields(
+                    "decided",
+                    transaction_id=record.transaction_id,
+                    decision=outcome,
+                    score=score.probability,
+                    model=record.model_name,
+                    version=record.model_version,
+                    bundle=score.bundle_digest[:12],
+                    repeated=verdict.repeated,
+                    late=record.lateness.value,
+                )
+            )
+
+
+def _as_object(item: object) -> Mapping[str, object]:
+    if not isinstance(item, dict):
+        raise InvalidInput("", "must be a JSON object")
+    return item
+
+
+def _result(verdict: Verdict) -> Document:
+    """One item's verdict: the status it would have had alone, with the decision or the problem."""
+    if isinstance(verdict, Decided):
+        return {"status": 200, "replayed": verdict.repeated, "decision": decision_document(verdict.record)}
+    return {**_problem(verdict.error), "transaction_id": verdict.transaction_id}
+
+
+def _problem(error: TollgateError) -> Document:
+    if isinstance(error, BrokenInvariant):
+        _log.error("a transaction cannot be decided", exc_info=error)
+    status, detail, members = describe(error)
+    return {"status": int(status), "problem": problem_document(status, detail, **members)}
+
+
+def _json(body: bytes, answered: Answered, headers: dict[str, str]) -> func.HttpResponse:
+    timings = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in answered.stages.items())
+    if timings:
+        headers["Server-Timing"] = timings
+    return func.HttpResponse(body, headers=headers, mimetype=_JSON)

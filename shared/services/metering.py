@@ -1,0 +1,177 @@
+"""What an app counts about itself: fixed families of counters and histograms in one row of cells.
+
+The families and their label values are fixed, so each process can keep its cells in a file of its own and any of them
+can add up all files: a scrape that reaches one worker process tells of all of them.
+
+Names of the first six families are those of the origin documents.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, Protocol
+
+from shared.domain.decision import Outcome
+
+
+class Cells(Protocol):
+    """A row of numbers of this process; safe to use from several threads."""
+
+    def add(self, place: int, amount: float) -> None:
+        """Add to one cell."""
+        ...
+
+    def totals(self) -> Sequence[float]:
+        """Each cell's sum over all processes of this app on this machine, those that have ended included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric.
+
+    Attributes:
+        name: In Prometheus's style.
+        text: What it counts.
+        labels: Label names with all their values.
+        buckets: Upper bounds of a histogram's buckets, without the infinite one; empty for a counter.
+    """
+
+    name: str
+    text: str
+    labels: Mapping[str, tuple[str, ...]]
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Cells for one combination of labels: a histogram has one per bucket, one beyond the last, and its sum."""
+        return len(self.buckets) + 2 if self.buckets else 1
+
+    def combinations(self) -> list[tuple[str, ...]]:
+        """All combinations of label values, in a fixed order."""
+        return list(product(*self.labels.values()))
+
+
+ROUTES: Final = ("score", "score_batch", "decision", "models", "docs", "manage")
+"""Groups of routes that are counted apart."""
+
+STATUSES: Final = ("200", "202", "204", "400", "404", "409", "413", "415", "422", "500", "503")
+"""Statuses the app itself answers with."""
+
+STAGES: Final = ("queue", "claim", "features", "model", "record", "write")
+"""`queue`, then the stages of deciding (`services.stages`)."""
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+"""Around the alert's 500 ms and finer where decisions usually are."""
+
+REQUESTS: Final = Family("api_requests_total", "Requests answered.", {"route": ROUTES, "status": STATUSES})
+DURATION: Final = Family(
+    "api_request_duration_seconds", "From a request's arrival in the app to its answer.", {"route": ROUTES}, _SECONDS
+)
+ERRORS: Final = Family(
+    "api_errors_total",
+    "Requests answered with a fault of the sender (client) or of ours (server).",
+    {"route": ROUTES, "fault": ("client", "server")},
+)
+PREDICTIONS: Final = Family(
+    "model_predictions_total", "Decisions made durable.", {"decision": tuple(outcome.value for outcome in Outcome)}
+)
+LATENCY: Final = Family(
+    "model_prediction_latency_seconds", "From a transaction's arrival in the app to its durable decision.", {}, _SECONDS
+)
+CONFIDENCE: Final = Family(
+    "model_prediction_confidence",
+    "The larger of the calibrated score and one minus it.",
+    {},
+    (0.55, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0),
+)
+REPEATS: Final = Family("tollgate_repeats_total", "Transactions that got their stored decision again.", {})
+OVERLOADS: Final = Family("tollgate_overloads_total", "Requests refused because too many waited.", {})
+UNITS: Final = Family(
+    "tollgate_unit_transactions", "Transactions in a unit of work.", {}, (1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+STAGE_SECONDS: Final = Family("tollgate_stage_seconds_total", "Time spent in the stages of a unit.", {"stage": STAGES})
+
+FAMILIES: Final = (
+    REQUESTS,
+    DURATION,
+    ERRORS,
+    PREDICTIONS,
+    LATENCY,
+    CONFIDENCE,
+    REPEATS,
+    OVERLOADS,
+    UNITS,
+    STAGE_SECONDS,
+)
+
+_PLACES: Final[dict[tuple[str, tuple[str, ...]], int]] = {}
+_width = 0
+for _family in FAMILIES:
+    for _combination in _family.combinations():
+        _PLACES[_family.name, _combination] = _width
+        _width += _family.width
+N_CELLS: Final = _width
+"""Cells of all families."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One line of a scrape.
+
+    Attributes:
+        name: The family's name, with Prometheus's suffix where it has one.
+        labels: Label names and values.
+        value: The total.
+    """
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: float
+
+
+class Meters:
+    """Counts into cells and reads totals out of them."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+
+    def count(self, family: Family, *labels: str, by: float = 1.0) -> None:
+        """Add to a counter.
+
+        Raises:
+            KeyError: The family has no such combination of labels.
+        """
+        self._cells.add(_PLACES[family.name, labels], by)
+
+    def record(self, family: Family, value: float, *labels: str) -> None:
+        """Add a value to a histogram; a value on a bound belongs to its bucket.
+
+        Raises:
+            KeyError: The family has no such combination of labels.
+        """
+        place = _PLACES[family.name, labels]
+        self._cells.add(place + bisect_left(family.buckets, value), 1.0)
+        self._cells.add(place + len(family.buckets) + 1, value)
+
+    def samples(self, family: Family) -> Iterator[Sample]:
+        """All totals of one family, as Prometheus wants them: buckets add up from the lowest."""
+        totals = self._cells.totals()
+        names = tuple(family.labels)
+        for combination in family.combinations():
+            labels = tuple(zip(names, combination, strict=True))
+            place = _PLACES[family.name, combination]
+            if not family.buckets:
+                yield Sample(family.name, labels, totals[place])
+                continue
+            count = 0.0
+            for bound, cell in zip(
+                (*map(str, family.buckets), "+Inf"), range(place, place + family.width), strict=False
+            ):
+                count += totals[cell]
+                yield Sample(f"{family.name}_bucket", (*labels, ("le", bound)), count)
+            yield Sample(f"{family.name}_sum", labels, totals[place + family.width - 1])
+            yield Sample(f"{family.name}_count", labels, count)
