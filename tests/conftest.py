@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
+import psycopg
 import pytest
 
+from shared.adapters.postgres import PostgresConnection, parse_postgres
+from shared.adapters.postgres_partitions import PostgresPartitions
+from shared.adapters.schema.grants import Role
+from twin.services import database as product_database
 from twin.services.azurite import azurite_service
 from twin.services.orchestra import bring_up, take_down
-from twin.services.postgres import postgres_service
+from twin.services.postgres import admin_dsn, make_member, postgres_service
 from twin.services.processes import Records
 from twin.services.service import port_owner
-from twin.services.settings import TwinSettings
+from twin.services.settings import DATABASE_PASSWORD, DATABASE_USER, HOST, TwinSettings
 
 _candidates = itertools.count(os.getpid())
 
@@ -62,3 +70,65 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwinSettings]
     bring_up(layers, records, lambda *_: None, timeout_s=60)
     yield settings
     take_down(layers, records, lambda *_: None)
+
+
+@dataclass(frozen=True, slots=True)
+class MigratedDatabase:
+    """A database with the product's schema and nothing in it but partitions around now.
+
+    Attributes:
+        name: Its name.
+        port: Of its server.
+    """
+
+    name: str
+    port: int
+
+    @property
+    def dsn(self) -> str:
+        """The owner's connection string."""
+        return self._dsn(DATABASE_USER)
+
+    def role_dsn(self, role: Role) -> str:
+        """The connection string of a login that has the rights of one group role and no others."""
+        return self._dsn(f"test-{role}")
+
+    @property
+    def connection(self) -> PostgresConnection:
+        """The owner's connection, as an app's setting would describe it."""
+        return parse_postgres("DATABASE", {"DATABASE": self.dsn})
+
+    def role_connection(self, role: Role) -> PostgresConnection:
+        """A role's connection, as an app's setting would describe it."""
+        return parse_postgres("DATABASE", {"DATABASE": self.role_dsn(role)})
+
+    def make_partitions(self, start_us: int, end_us: int) -> None:
+        """Make the partitions for other event times than those around now; the end is not included."""
+        PostgresPartitions(self.connection, "tests").make(start_us, end_us)
+
+    def _dsn(self, user: str) -> str:
+        return f"postgresql://{user}:{DATABASE_PASSWORD}@{HOST}:{self.port}/{self.name}"
+
+
+_TEMPLATE: Final = "tollgate_template"
+
+
+@pytest.fixture(scope="session")
+def database_template(database: TwinSettings) -> str:
+    """The name of a migrated database that nobody is connected to."""
+    with psycopg.connect(admin_dsn(database), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {_TEMPLATE} OWNER {DATABASE_USER}")
+        product_database.bring_up_to_date(MigratedDatabase(_TEMPLATE, database.postgres).dsn, time.time_ns() // 1000)
+        for role in Role:
+            make_member(connection, f"test-{role}", role, DATABASE_PASSWORD)
+    return _TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def migrated_database(database: TwinSettings, database_template: str) -> Iterator[MigratedDatabase]:
+    """A fresh database for each test module, with the schema, the roles and partitions around now."""
+    name = f"tollgate_{next(_candidates)}"
+    with psycopg.connect(admin_dsn(database), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {database_template} OWNER {DATABASE_USER}")
+        yield MigratedDatabase(name, database.postgres)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -6,15 +6,20 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import psutil
 import psycopg
+from psycopg import sql
 
+from shared.adapters.schema import grants
+from twin.services import database
 from twin.services.postgres_account import own, programs, unprivileged
 from twin.services.service import Problem, Service, base_environment
-from twin.services.settings import DATABASE, DATABASE_PASSWORD, DATABASE_USER, HOST, TwinSettings
+from twin.services.settings import DATABASE, DATABASE_PASSWORD, DATABASE_USER, HOST, LOGINS, TwinSettings
 
 ADMIN: Final = "postgres"
 _MAJOR: Final = "16"
@@ -22,10 +27,14 @@ _MAJOR: Final = "16"
 _CHILDREN_GRACE_S: Final = 10
 
 
-def postgres_service(settings: TwinSettings) -> Service:
-    """Postgres with database, user and password of the twin.
+def postgres_service(settings: TwinSettings, logins: Mapping[str, str] = MappingProxyType({})) -> Service:
+    """Postgres with database, schema, owner and logins of the twin.
 
     The wheel's server is built without TLS; a keyless twin has a TLS listener of `twin.identity` in front of it.
+
+    Args:
+        settings: Port and folder.
+        logins: Further logins without a password, each with the group role whose rights it has.
     """
     folder = settings.root / "postgres"
     options = {
@@ -46,7 +55,7 @@ def postgres_service(settings: TwinSettings) -> Service:
         log=settings.root / "logs" / "postgres.log",
         cwd=settings.root,
         prepare=lambda: _prepare(folder),
-        furnish=lambda: _furnish(settings),
+        furnish=lambda: _furnish(settings, logins),
         urls={"postgres": settings.database_dsn()},
         gentle=signal.SIGINT,  # fast shutdown: SIGTERM would wait for clients to leave
         attempts=4,  # after kill -9 it may refuse while its last children still hold shared memory
@@ -116,10 +125,37 @@ def _problem(settings: TwinSettings) -> Problem:
     return ""
 
 
-def _furnish(settings: TwinSettings) -> None:
-    """Create the product's user and database if they are not there."""
-    with psycopg.connect(admin_dsn(settings), connect_timeout=5, autocommit=True) as connection:
-        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [DATABASE_USER]).fetchone():
-            connection.execute(f"CREATE ROLE {DATABASE_USER} LOGIN PASSWORD '{DATABASE_PASSWORD}'")
-        if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-            connection.execute(f"CREATE DATABASE {DATABASE} OWNER {DATABASE_USER}")
+def _furnish(settings: TwinSettings, logins: Mapping[str, str]) -> None:
+    """Create what is missing: the owner and its database, the schema with its roles, the logins of the apps.
+
+    Raises:
+        OSError: Postgres refuses.
+    """
+    try:
+        with psycopg.connect(admin_dsn(settings), connect_timeout=5, autocommit=True) as connection:
+            # The owner makes the group roles, as the administrator of a server in the cloud does; it is no superuser.
+            _make_login(connection, DATABASE_USER, DATABASE_PASSWORD)
+            connection.execute(f"ALTER ROLE {DATABASE_USER} CREATEROLE")
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
+                connection.execute(f"CREATE DATABASE {DATABASE} OWNER {DATABASE_USER}")
+        database.bring_up_to_date(settings.database_dsn(), int(time.time()) * 1_000_000)
+        with psycopg.connect(admin_dsn(settings), connect_timeout=5, autocommit=True) as connection:
+            for login, group in LOGINS.items():
+                make_member(connection, login, group, DATABASE_PASSWORD)
+            for login, group in logins.items():
+                make_member(connection, login, group)
+    except psycopg.Error as error:
+        raise OSError(f"the database cannot be furnished: {error}") from error
+
+
+def make_member(connection: psycopg.Connection[Any], login: str, group: str, password: str | None = None) -> None:
+    """Make a login with the rights of one group role, if it is not there; the connection is the superuser's."""
+    _make_login(connection, login, password)
+    grants.join(connection, login, group)
+
+
+def _make_login(connection: psycopg.Connection[Any], login: str, password: str | None) -> None:
+    if connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [login]).fetchone():
+        return
+    statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(login), sql.Literal(password))
+    connection.execute(statement)

@@ -30,6 +30,9 @@ DATABASE: Final = "tollgate"
 DATABASE_USER: Final = "tollgate"
 DATABASE_PASSWORD: Final = "tollgate-local"  # noqa: S105 - opens a loopback port of a developer's machine, nothing else
 
+LOGINS: Final[Mapping[str, str]] = {f"{app}-app": f"tollgate_{app}" for app in APPS}
+"""Logins of the apps in Postgres, each with the group role whose rights it has; all with the same local password."""
+
 CONTAINERS: Final = ("probes", "dead-letters")
 """Blob containers that infrastructure makes in the cloud and `tollgate up` makes here."""
 
@@ -128,9 +131,9 @@ class TwinSettings(BaseModel):
             f"SharedAccessKey={HUB_KEY};UseDevelopmentEmulator=true;"
         )
 
-    def database_dsn(self) -> str:
-        """The connection string of Postgres."""
-        return f"postgresql://{DATABASE_USER}:{DATABASE_PASSWORD}@{HOST}:{self.postgres}/{DATABASE}"
+    def database_dsn(self, user: str = DATABASE_USER) -> str:
+        """The connection string of Postgres, for the owner of the database or another login."""
+        return f"postgresql://{user}:{DATABASE_PASSWORD}@{HOST}:{self.postgres}/{DATABASE}"
 
 
 def _variable(listener: str) -> str:
