@@ -181,14 +181,16 @@ class LibpqWire:
         if server is None or not self._session.is_open:
             raise psycopg.OperationalError("there is no connection")
         expected: list[tuple[_Prepared, str]] = []
+        preparing: set[str] = set()
         try:
             for statement, values in steps:
                 prepared = self._statements.get(statement.name)
                 if prepared is None:
                     prepared = self._statements[statement.name] = _Prepared(statement)
-                if statement.name not in self._ready:
+                if statement.name not in self._ready and statement.name not in preparing:
                     server.send_prepare(prepared.name, prepared.text)
                     expected.append((prepared, statement.name))
+                    preparing.add(statement.name)
                 server.send_query_prepared(
                     prepared.name, prepared.encode(values), prepared.formats, result_format=pq.Format.BINARY
                 )

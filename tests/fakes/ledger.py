@@ -32,7 +32,7 @@ from shared.domain.ledger import (
     TransactionRow,
 )
 from shared.domain.log_block import Head, LogBlock
-from shared.domain.surrogates import Surrogate
+from shared.domain.surrogates import SALT_BYTES, Surrogate
 
 
 @dataclass
@@ -64,14 +64,17 @@ class FakeLedger:
     """A ledger over `Tables`; `fault` is raised by the next claim or write, after which it is gone."""
 
     def __init__(
-        self, tables: Tables | None = None, writer: str = "fake", new_salt: Callable[[], bytes] = lambda: bytes(16)
+        self,
+        tables: Tables | None = None,
+        writer: str = "fake",
+        new_salts: Callable[[Sequence[CustomerId]], Sequence[bytes]] = lambda keys: [bytes(SALT_BYTES)] * len(keys),
     ) -> None:
         self.tables = tables or Tables()
         self.writer = writer
         self.head: Head | None = None
         self.fault_at_claim: TollgateError | None = None
         self.fault_at_write: TollgateError | None = None
-        self._new_salt = new_salt
+        self._new_salts = new_salts
         self._view: FeatureView | None = None
 
     @contextmanager
@@ -89,7 +92,7 @@ class FakeLedger:
     ) -> KnownEntity:
         stored = self.tables.entities.get((entity, key))
         if stored is None:
-            salt = self._new_salt() if entity is Entity.CUSTOMER else b""
+            salt = self._new_salts([CustomerId(key)])[0] if entity is Entity.CUSTOMER else b""
             stored = new.setdefault((entity, key), StoredEntity(salt))
         if stored.header is None:
             return KnownEntity(EntityState.empty(view, entity), None, stored.salt)
