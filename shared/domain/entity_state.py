@@ -150,7 +150,7 @@ def fold(state: EntityState, events: Sequence[PastTransaction], labels: Sequence
 def _newest(state: EntityState, event: PastTransaction) -> Folded | None:
     """The fold of a transaction that is the newest and fits its tile, as nearly every one is; None if it is not so.
 
-    The general way gives the same at three times the cost.
+    The general way gives the same at twice the cost.
     """
     (view, entity, horizon_us, version, greatest_us), tiles = state
     parts, time_us = tiles.parts, event.event_time_us

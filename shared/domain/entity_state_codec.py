@@ -184,6 +184,8 @@ def _state(head: Header, n_tiles: int, tiles: Tiles) -> EntityState:
     """A state that has all the tiles its header counts."""
     if len(tiles) != n_tiles:
         raise BrokenInvariant(f"a state has {len(tiles)} tiles, its header says {n_tiles}")
+    if (head.greatest_us is None) != (n_tiles == 0):
+        raise BrokenInvariant(f"a state has {n_tiles} tiles and {head.greatest_us} as its greatest event time")
     return EntityState(head, tiles)
 
 

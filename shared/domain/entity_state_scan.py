@@ -19,7 +19,6 @@ _FRAUD_FLAGS: Final = bytes([code & 1 for code in range(256)])
 type Counts = tuple[int, int, int, int]
 """Events, known frauds, known genuine ones, and the sum of the amounts of these."""
 
-
 type Edge = tuple[int, bool]
 """Where a window starts: events later than this are in it; and whether genuine ones are counted too, which costs a look
 at single amounts."""

@@ -94,3 +94,5 @@ def test_tiles_that_are_not_the_headers_are_refused() -> None:
     empty = EntityState.empty(CARD_V1, Entity.TERMINAL)
     with pytest.raises(BrokenInvariant, match="before what it keeps"):
         read_state(header_bytes(empty.header, 1), tiles[:1])
+    with pytest.raises(BrokenInvariant, match="has 0 tiles and"):
+        read_state(header_bytes(state.header, 0), ())
