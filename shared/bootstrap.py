@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from shared import telemetry
@@ -17,14 +18,32 @@ from shared.adapters.blob_container import BlobContainerDependency
 from shared.adapters.blob_dead_letters import BlobDeadLetters
 from shared.adapters.blob_probes import BlobProbeReceipts
 from shared.adapters.connections import blob_service, parse_storage
+from shared.adapters.postgres import PostgresConnection, parse_postgres
+from shared.adapters.postgres_readiness import PostgresSchemaDependency
+from shared.adapters.process_cells import ProcessCells, shared_folder
 from shared.adapters.system_clock import SystemClock
+from shared.entrypoints.http_decisions import StoredDecisions
+from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
+from shared.entrypoints.http_score_front import Front
+from shared.entrypoints.score_routes import ScoreParts
+from shared.entrypoints.wire_cors import Cors, parse_origins
 from shared.ports import Clock, DeadLetters, Dependency, ProbeReceipts
-from shared.settings import AppSettings, DriftSettings, IngestSettings, RetrainSettings, ScoreSettings
+from shared.services.batching import Batching, BatchLimits
+from shared.services.metering import N_CELLS, Meters, note_unit
+from shared.services.readiness import ChampionDependency
+from shared.services.scoring import Scoring
+from shared.services.stages import StageTimes
+from shared.settings import AppSettings, DecidingSettings, DriftSettings, IngestSettings, RetrainSettings, ScoreSettings
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
 
+    from shared.adapters.bundle_scorers import BundleScorers
+    from shared.domain.bundle import Bundle
+    from shared.ports import Scorer
+
 DATA_STORAGE = "DATA_STORAGE"
+DATABASE = "DATABASE"
 HOST_STORAGE = "AzureWebJobsStorage"
 HOST_CONTAINER = "azure-webjobs-hosts"
 """Where the Functions host keeps its locks and schedules; it is there as soon as a host has run once."""
@@ -34,6 +53,7 @@ HOST_CONTAINER = "azure-webjobs-hosts"
 class ScoreApp:
     """Parts of the score app."""
 
+    parts: ScoreParts
     receipts: ProbeReceipts
     dependencies: tuple[Dependency, ...]
 
@@ -72,8 +92,29 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
         ConnectionSettingError: A connection is.
     """
     settings = _configured(ScoreSettings, environment)
-    probes = _data(environment).get_container_client(settings.probes_container)
-    return ScoreApp(BlobProbeReceipts(probes), (BlobContainerDependency(probes),))
+    service, where, clock = _data(environment), parse_postgres(DATABASE, environment), SystemClock()
+    probes = service.get_container_client(settings.probes_container)
+    source = _champion(service, settings)
+    meters = Meters(ProcessCells(shared_folder("score"), N_CELLS))
+    front = Front(meters, Cors(parse_origins(settings.cors_origins)))
+    batching = Batching(
+        lambda stages: _scoring(settings, where, source, clock, stages),
+        BatchLimits(waiting=settings.queue_limit, deadline_s=settings.deadline_ms / 1000),
+        observe=lambda count, stages: note_unit(meters, count, stages),
+    )
+    limits = BodyLimits(settings.body_limit_bytes, settings.batch_limit)
+    parts = ScoreParts(
+        scoring=ScoreRoutes(batching, front, clock, settings.currency, limits),
+        batching=batching,
+        front=front,
+        source=source,
+        stored=_stored_decisions(where),
+        version=_version(),
+    )
+    # In the background from now on, so that the model is read while the first request is taken in.
+    source.start()
+    dependencies = (ChampionDependency(source), PostgresSchemaDependency(where, "score", clock))
+    return ScoreApp(parts, BlobProbeReceipts(probes), dependencies)
 
 
 def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
@@ -132,6 +173,52 @@ def _configured[Settings: AppSettings](kind: type[Settings], environment: Mappin
     settings = kind.read(environment)
     telemetry.configure(settings.log_level)
     return settings
+
+
+def _champion(service: BlobServiceClient, settings: DecidingSettings) -> BundleScorers:
+    """The source of the deciding model; nothing is fetched yet."""
+    from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
+    from shared.adapters.bundle_scorers import BundleScorers  # noqa: PLC0415
+
+    store = BlobBundles(service.get_container_client(settings.models_container))
+    return BundleScorers(store, _load, poll_s=settings.champion_poll_s)
+
+
+def _load(bundle: Bundle) -> Scorer:
+    from shared.adapters.onnx_scorer import OnnxScorer  # noqa: PLC0415 - the runtime is paid by those who decide
+
+    return OnnxScorer(bundle)
+
+
+def _scoring(
+    settings: DecidingSettings, where: PostgresConnection, source: BundleScorers, clock: Clock, stages: StageTimes
+) -> Scoring:
+    """The deciding use case of one thread, with a ledger of its own.
+
+    Raises:
+        Transient: There is no champion yet.
+    """
+    from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by those who connect
+
+    if source.problem:
+        source.refresh()  # waits for the look that is under way
+    source.current()
+    ledger = PipelinedLedger(where, "score")
+    return Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock, stages=stages)
+
+
+def _stored_decisions(where: PostgresConnection) -> StoredDecisions:
+    from shared.adapters.postgres_decisions import PostgresDecisions  # noqa: PLC0415 - paid by those who connect
+
+    return PostgresDecisions(where, "score")
+
+
+def _version() -> str:
+    """The product's version; a checkout without an installation has none."""
+    try:
+        return version("tollgate")
+    except PackageNotFoundError:
+        return "0"
 
 
 def _data(environment: Mapping[str, str]) -> BlobServiceClient:

@@ -10,7 +10,11 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from shared.domain.decision import Policy
+from shared.domain.errors import InvalidInput
+from shared.domain.surrogates import KeyRing, parse_key_ring
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -31,8 +35,8 @@ class AppSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=False, str_strip_whitespace=True)
 
-    connections: ClassVar[tuple[str, ...]] = ("AzureWebJobsStorage", "DATA_STORAGE")
-    """Connections the app needs: the host keeps its own state in the first, the app its data in the second."""
+    connections: ClassVar[tuple[str, ...]] = ("AzureWebJobsStorage", "DATA_STORAGE", "DATABASE")
+    """Connections the app needs: the host keeps its own state in the first, the app its data in the others."""
 
     functions_worker_runtime: Literal["python"] = Field(
         alias="FUNCTIONS_WORKER_RUNTIME", description="The worker's language; read by the host."
@@ -60,7 +64,7 @@ class AppSettings(BaseModel):
         try:
             settings = cls.model_validate(values)
         except ValidationError as error:
-            problems += [_sentence(str(item["loc"][0]), item["msg"]) for item in error.errors()]
+            problems += [_sentence(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
             raise SettingsError(problems) from error
         if problems:
             raise SettingsError(problems)
@@ -75,8 +79,85 @@ class ProbeSettings(AppSettings):
     )
 
 
-class ScoreSettings(ProbeSettings):
+class DecidingSettings(ProbeSettings):
+    """What apps read that decide."""
+
+    connections: ClassVar[tuple[str, ...]] = (*AppSettings.connections, "DATABASE")
+
+    currency: str = Field(
+        default="EUR",
+        alias="CURRENCY",
+        pattern="^[A-Z]{3}$",
+        description="The one currency that amounts are decided in, ISO 4217; others are refused.",
+    )
+    fraud_threshold: float = Field(
+        default=0.8, alias="FRAUD_THRESHOLD", gt=0, le=1, description="Calibrated score from which on it is declined."
+    )
+    review_threshold: float = Field(
+        default=0.3,
+        alias="REVIEW_THRESHOLD",
+        gt=0,
+        le=1,
+        description="Calibrated score from which on it is reviewed; at most FRAUD_THRESHOLD.",
+    )
+    surrogate_keys: SecretStr = Field(
+        alias="SURROGATE_KEYS",
+        description="Secret. Keys of surrogates: `<id>:<base64>` with commas, the current one first.",
+    )
+    models_container: str = Field(
+        default="models", alias="MODELS_CONTAINER", pattern=CONTAINER_PATTERN, description="Model bundles and pointers."
+    )
+    champion_poll_s: float = Field(
+        default=10,
+        alias="CHAMPION_POLL_S",
+        ge=0.1,
+        le=3600,
+        description="How often the champion's pointer is looked at, seconds.",
+    )
+
+    @property
+    def policy(self) -> Policy:
+        """The thresholds."""
+        return Policy(self.review_threshold, self.fraud_threshold)
+
+    @property
+    def key_ring(self) -> KeyRing:
+        """The surrogate keys."""
+        return parse_key_ring(self.surrogate_keys.get_secret_value())
+
+    @model_validator(mode="after")
+    def _decides(self) -> Self:
+        try:
+            _ = self.policy, self.key_ring
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None  # the cause might quote a key
+        return self
+
+
+class ScoreSettings(DecidingSettings):
     """The score app."""
+
+    deadline_ms: int = Field(
+        default=5000, alias="SCORE_DEADLINE_MS", ge=50, le=55_000, description="How long a request may take, ms."
+    )
+    queue_limit: int = Field(
+        default=2000, alias="QUEUE_LIMIT", ge=1, le=100_000, description="Transactions that may wait, per process."
+    )
+    batch_limit: int = Field(
+        default=1000, alias="BATCH_LIMIT", ge=1, le=1000, description="Transactions in one request at most."
+    )
+    body_limit_bytes: int = Field(
+        default=1 << 20, alias="BODY_LIMIT_BYTES", ge=1024, le=100 << 20, description="Largest request body, bytes."
+    )
+    cors_origins: str = Field(
+        default="", alias="CORS_ORIGINS", description="Origins of web pages that may call the app, with commas, or `*`."
+    )
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.queue_limit < self.batch_limit:
+            raise ValueError("QUEUE_LIMIT must not be less than BATCH_LIMIT")
+        return self
 
 
 class IngestSettings(ProbeSettings):
@@ -138,4 +219,6 @@ def _near_misses(names: set[str], environment: Mapping[str, str]) -> list[str]:
 
 
 def _sentence(name: str, message: str) -> str:
+    if not name:  # a rule over several settings, which names them itself
+        return message.removeprefix("Value error, ")
     return f"{name}: {message[:1].lower()}{message[1:]}"

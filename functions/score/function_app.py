@@ -5,9 +5,11 @@ import azure.functions as func
 from shared.bootstrap import score_app
 from shared.entrypoints import http_probes
 from shared.entrypoints.health_routes import health_routes
+from shared.entrypoints.score_routes import score_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(health_routes(lambda: score_app().dependencies))
+app.register_functions(score_routes(lambda: score_app().parts))
 
 
 @app.function_name("probe_receipt")

@@ -22,12 +22,8 @@ class ModelSource(Scorers, Protocol):
         """Why there is no model, or why a newer one was refused; empty if all is well."""
         ...
 
-    def refresh(self) -> None:
-        """Look for another champion now, and load it.
-
-        Raises:
-            Transient: The store cannot be reached now.
-        """
+    def refresh(self) -> bool:
+        """Look for another champion now and load it; what goes wrong becomes `problem`."""
         ...
 
 

@@ -175,3 +175,10 @@ class Meters:
                 yield Sample(f"{family.name}_bucket", (*labels, ("le", bound)), count)
             yield Sample(f"{family.name}_sum", labels, totals[place + family.width - 1])
             yield Sample(f"{family.name}_count", labels, count)
+
+
+def note_unit(meters: Meters, count: int, stages: Mapping[str, float]) -> None:
+    """Count a unit of work: its size, and what its stages took."""
+    meters.record(UNITS, count)
+    for stage, seconds in stages.items():
+        meters.count(STAGE_SECONDS, stage, by=seconds)

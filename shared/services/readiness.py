@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.domain.errors import TollgateError
-from shared.ports import Dependency
+from shared.ports import Dependency, Scorers
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,23 @@ class DependencyState:
     def usable(self) -> bool:
         """Whether the app can use it."""
         return not self.problem
+
+
+class ChampionDependency:
+    """Usable when there is a model that decides."""
+
+    name = "champion"
+
+    def __init__(self, scorers: Scorers) -> None:
+        self._scorers = scorers
+
+    def check(self) -> None:
+        """Ask for it.
+
+        Raises:
+            Transient: There is none, with the reason.
+        """
+        self._scorers.current()
 
 
 def check(dependencies: Sequence[Dependency]) -> list[DependencyState]:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from twin.services.settings import APPS, SettingsError, TwinSettings
+from twin.services.settings import APPS, SettingsError, TwinSettings, login_of
 
 _COMMON = {"FUNCTIONS_WORKER_RUNTIME": "python", "LOG_LEVEL": "INFO", "PROBES_CONTAINER": "probes"}
 _HUB = {"TRANSACTIONS_HUB": "transactions"}
+_DECIDING = {
+    "CURRENCY": "EUR",
+    "FRAUD_THRESHOLD": "0.8",
+    "REVIEW_THRESHOLD": "0.3",
+    "MODELS_CONTAINER": "models",
+    "CHAMPION_POLL_S": "10",
+}
 _OWN: Mapping[str, Mapping[str, str]] = {
-    "score": {"FUNCTIONS_WORKER_PROCESS_COUNT": "2"},
+    "score": {
+        "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
+        "SCORE_DEADLINE_MS": "5000",
+        "QUEUE_LIMIT": "2000",
+        "BATCH_LIMIT": "1000",
+        "BODY_LIMIT_BYTES": "1048576",
+        "CORS_ORIGINS": "",
+        **_DECIDING,
+    },
     "ingest": {
         "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
         "TRANSACTIONS_GROUP": "ingest",
@@ -26,6 +44,11 @@ MARK = "_written_by"
 
 _STORAGE_CONNECTIONS = ("AzureWebJobsStorage", "DATA_STORAGE")
 _HUB_CONNECTIONS = ("EVENT_HUBS",)
+DATABASE_CONNECTION = "DATABASE"
+_DECIDING_APPS = frozenset({"score"})
+
+EXAMPLE_SURROGATE_KEYS = "k1:" + base64.b64encode(b"only for a developer's machine..").decode()
+"""In `local.settings.example.json`; public, so it protects nothing. A twin draws its own (`surrogate_keys`)."""
 
 
 def plain_settings(app: str) -> dict[str, str]:
@@ -41,13 +64,40 @@ def connection_names(app: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return _STORAGE_CONNECTIONS, _HUB_CONNECTIONS if app in {"ingest", "drift"} else ()
 
 
-def with_keys(app: str, settings: TwinSettings) -> dict[str, str]:
+def database_names(app: str) -> tuple[str, ...]:
+    """The database connections of an app."""
+    return ("DATABASE",) if app in _DECIDING_APPS else ()
+
+
+def surrogate_keys(settings: TwinSettings) -> str:
+    """The surrogate keys of this twin: drawn once, kept as long as its state."""
+    path = settings.root / "apps" / "surrogate_keys"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        drawn.touch(mode=0o600)
+        drawn.write_text("k1:" + base64.b64encode(secrets.token_bytes(32)).decode(), encoding="ascii")
+        with suppress(FileExistsError):  # of two commands at once, the first one's keys hold
+            path.hardlink_to(drawn)
+        drawn.unlink()
+    return path.read_text(encoding="ascii")
+
+
+def secret_settings(app: str, keys: str) -> dict[str, str]:
+    """The settings of an app that are secrets: references to a vault in the cloud."""
+    return {"SURROGATE_KEYS": keys} if app in _DECIDING_APPS else {}
+
+
+def with_keys(app: str, settings: TwinSettings, surrogates: str = EXAMPLE_SURROGATE_KEYS) -> dict[str, str]:
     """All settings of an app, connected by keys."""
     storage, hubs = connection_names(app)
     return {
         **plain_settings(app),
+        **secret_settings(app, surrogates),
+        **dict.fromkeys(database_names(app), settings.database_dsn(f"{app}-app")),
         **dict.fromkeys(storage, settings.storage_connection()),
         **dict.fromkeys(hubs, settings.hub_connection()),
+        DATABASE_CONNECTION: settings.database_dsn(login_of(app)),
     }
 
 
@@ -58,6 +108,7 @@ def example() -> dict[str, object]:
         values |= with_keys(app, TwinSettings())
     values |= dict.fromkeys(_STORAGE_CONNECTIONS, "UseDevelopmentStorage=true")
     values["FUNCTIONS_WORKER_PROCESS_COUNT"] = "2"
+    values[DATABASE_CONNECTION] = TwinSettings().database_dsn(login_of("score"))
     return {"IsEncrypted": False, "Values": dict(sorted(values.items())), "Host": {"LocalHttpPort": 7071}}
 
 

@@ -10,7 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from twin.identity import plan as identity
-from twin.services.app_settings import connection_names, plain_settings
+from twin.services.app_settings import (
+    connection_names,
+    database_names,
+    plain_settings,
+    secret_settings,
+    surrogate_keys,
+)
 from twin.services.azurite import azurite_service
 from twin.services.broker import broker_service
 from twin.services.postgres import admin_dsn, postgres_service
@@ -45,7 +51,12 @@ class Keyless:
     def app_settings(self, app: str) -> dict[str, str]:
         """All variables of an app: its settings, without a key, and what the platform sets besides."""
         storage, hubs = connection_names(app)
-        return {**plain_settings(app), **self.plan.settings(app, storage=storage, hubs=hubs), **self.environment()}
+        return {
+            **plain_settings(app),
+            **secret_settings(app, surrogate_keys(self.settings)),
+            **self.plan.settings(app, storage=storage, hubs=hubs, postgres=database_names(app)),
+            **self.environment(),
+        }
 
     def environment(self) -> dict[str, str]:
         """What the platform sets for every process: where tokens come from, and whom to trust."""

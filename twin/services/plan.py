@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from shared.adapters.postgres import connect, parse_postgres
-from twin.services.app_settings import overrides, with_keys
+from twin.services.app_settings import overrides, surrogate_keys, with_keys
 from twin.services.apps import Code, core_tools_app, hosted_app, key_headers, source_of
 from twin.services.azurite import azurite_service
 from twin.services.broker import broker_service
@@ -52,7 +52,7 @@ class Plan:
 
     def app_settings(self, app: str) -> dict[str, str]:
         """The settings an app is given."""
-        return self.keys.app_settings(app) if self.keys else with_keys(app, self.settings)
+        return _app_settings(app, self.settings, self.keys)
 
     def headers(self, app: str) -> dict[str, str]:
         """What a request to an app has to carry."""
@@ -95,10 +95,14 @@ def plan(settings: TwinSettings, mode: Mode, code: dict[str, Code] | None = None
         raise TwinError(str(error)) from error
 
 
+def _app_settings(app: str, settings: TwinSettings, keys: Keyless | None) -> dict[str, str]:
+    return keys.app_settings(app) if keys else with_keys(app, settings, surrogate_keys(settings))
+
+
 def _apps(settings: TwinSettings, mode: Mode, where: dict[str, Code], keys: Keyless | None) -> list[Service]:
     services = []
     for app in APPS:
-        app_settings = keys.app_settings(app) if keys else with_keys(app, settings)
+        app_settings = _app_settings(app, settings, keys)
         if mode.func:
             services.append(core_tools_app(app, app_settings, settings))
             continue

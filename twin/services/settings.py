@@ -30,10 +30,21 @@ DATABASE: Final = "tollgate"
 DATABASE_USER: Final = "tollgate"
 DATABASE_PASSWORD: Final = "tollgate-local"  # noqa: S105 - opens a loopback port of a developer's machine, nothing else
 
-LOGINS: Final[Mapping[str, str]] = {f"{app}-app": f"tollgate_{app}" for app in APPS}
+
+def login_of(app: str) -> str:
+    """The login of an app in Postgres, in a twin with keys."""
+    return f"{app}-app"
+
+
+def group_of(app: str) -> str:
+    """The group role that holds an app's rights in Postgres."""
+    return f"tollgate_{app}"
+
+
+LOGINS: Final[Mapping[str, str]] = {login_of(app): group_of(app) for app in APPS}
 """Logins of the apps in Postgres, each with the group role whose rights it has; all with the same local password."""
 
-CONTAINERS: Final = ("probes", "dead-letters")
+CONTAINERS: Final = ("probes", "dead-letters", "models")
 """Blob containers that infrastructure makes in the cloud and `tollgate up` makes here."""
 
 HUBS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {

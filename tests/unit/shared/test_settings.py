@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import logging
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from shared.settings import (
     ScoreSettings,
     SettingsError,
 )
-from twin.services.app_settings import with_keys
+from twin.services.app_settings import EXAMPLE_SURROGATE_KEYS, surrogate_keys, with_keys
 from twin.services.settings import APPS, TwinSettings
 from twin.services.settings import SettingsError as TwinSettingsError
 
@@ -46,6 +47,46 @@ def test_the_twin_sets_exactly_what_an_app_reads(app: str) -> None:
 @pytest.mark.parametrize("app", APPS)
 def test_every_setting_is_described(app: str) -> None:
     assert all(field.description for field in CLASSES[app].model_fields.values())
+
+
+@pytest.mark.parametrize("app", APPS)
+def test_every_setting_is_in_the_operations_page(app: str) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert not [name for name in CLASSES[app].names() - {"FUNCTIONS_WORKER_RUNTIME"} if f"`{name}`" not in page]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"REVIEW_THRESHOLD": "0.9"}, "REVIEW_THRESHOLD must not be greater than FRAUD_THRESHOLD"),
+        ({"FRAUD_THRESHOLD": "1.1"}, "FRAUD_THRESHOLD: input should be less than or equal to 1"),
+        ({"SURROGATE_KEYS": "k1:c2hvcnQ="}, "secret must have at least 32 bytes; it has 5"),
+        ({"SURROGATE_KEYS": "very secret"}, "SURROGATE_KEYS must be <id>:<base64> with commas, the current key first"),
+        ({"CURRENCY": "euro"}, "CURRENCY: string should match pattern '^[A-Z]{3}$'"),
+        ({"QUEUE_LIMIT": "10"}, "QUEUE_LIMIT must not be less than BATCH_LIMIT"),
+    ],
+)
+def test_what_cannot_decide_is_refused_without_telling_a_secret(changes: dict[str, str], problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        ScoreSettings.read({**good("score"), **changes})
+    assert caught.value.problems == [problem]
+    assert "very secret" not in str(caught.value)
+
+
+def test_keys_are_read_in_their_order_and_never_shown() -> None:
+    keys = ",".join(f"{name}:{base64.b64encode(name.encode() * 16).decode()}" for name in ("k3", "k2"))
+    settings = ScoreSettings.read({**good("score"), "SURROGATE_KEYS": keys})
+    ring = settings.key_ring
+    assert (ring.current.key_id, [key.key_id for key in ring.retired]) == ("k3", ["k2"])
+    assert keys.partition(":")[2] not in repr(settings)
+
+
+def test_a_twin_draws_its_own_keys_once(tmp_path: Path) -> None:
+    settings = TwinSettings.read({"TOLLGATE_HOME": str(tmp_path)})
+    drawn = surrogate_keys(settings)
+    assert drawn == surrogate_keys(settings) != EXAMPLE_SURROGATE_KEYS
+    assert (tmp_path / "apps" / "surrogate_keys").stat().st_mode & 0o077 == 0
+    ScoreSettings.read(with_keys("score", settings, drawn))
 
 
 @pytest.mark.parametrize("app", APPS)
