@@ -185,6 +185,15 @@ class BundleStore(Protocol):
         """
         ...
 
+    def manifest(self, digest: str) -> bytes:
+        """The manifest of a bundle, unchecked.
+
+        Raises:
+            NotFound: No bundle was put to its end under this digest.
+            Transient: The store cannot be reached now.
+        """
+        ...
+
     def digests(self) -> list[str]:
         """The digests of all bundles, sorted; those put to their end.
 

@@ -49,18 +49,25 @@ class BlobBundles:
 
     def get(self, digest: str) -> dict[str, bytes]:
         """The files of a bundle that are there. Cost: a request for each."""
-        if not is_digest(digest):
-            raise NotFound("digest", "must be 64 hexadecimal digits")
-        found: dict[str, bytes] = {}
+        found = {MANIFEST: self.manifest(digest)}
         with translated("reading a bundle"):
-            for name in (MANIFEST, *FILES):
+            for name in FILES:
                 try:
                     found[name] = self._read(f"bundles/{digest}/{name}")[0]
                 except ResourceNotFoundError as error:
                     _refuse_missing_container(error)
-                    if name == MANIFEST:
-                        raise NotFound("digest", "names no bundle of this store") from error
         return found
+
+    def manifest(self, digest: str) -> bytes:
+        """The manifest of a bundle. Cost: one request."""
+        if not is_digest(digest):
+            raise NotFound("digest", "must be 64 hexadecimal digits")
+        with translated("reading a manifest"):
+            try:
+                return self._read(f"bundles/{digest}/{MANIFEST}")[0]
+            except ResourceNotFoundError as error:
+                _refuse_missing_container(error)
+                raise NotFound("digest", "names no bundle of this store") from error
 
     def digests(self) -> list[str]:
         """The digests of all bundles, sorted. Cost: one listing of all files of all bundles."""

@@ -58,11 +58,19 @@ class FileBundles:
 
     def get(self, digest: str) -> dict[str, bytes]:
         """The files of a bundle that are there."""
-        folder = self._bundles / _checked(digest)
+        found = {MANIFEST: self.manifest(digest)}
+        folder = self._bundles / digest
         with _translated("reading a bundle"):
-            if not (folder / MANIFEST).is_file():
-                raise NotFound("digest", "names no bundle of this store")
-            return {name: (folder / name).read_bytes() for name in (MANIFEST, *FILES) if (folder / name).is_file()}
+            return found | {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
+
+    def manifest(self, digest: str) -> bytes:
+        """The manifest of a bundle."""
+        path = self._bundles / _checked(digest) / MANIFEST
+        with _translated("reading a manifest"):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError as error:
+                raise NotFound("digest", "names no bundle of this store") from error
 
     def digests(self) -> list[str]:
         """The digests of all bundles, sorted."""
