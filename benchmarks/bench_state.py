@@ -1,7 +1,7 @@
 """What entity state costs per transaction: to read features, to fold, to encode, refresh and decode; and its size.
 
 Input is that of `bench_features`. A stream is replayed through state as an adapter would: read, fold the transaction
-into both entities, fold labels once they are known. Times are those of one core, without garbage collection. Every
+into both entities, fold labels once they are known. Times are CPU times of one core, without garbage collection. Every
 transaction has a label, which is the most there can be.
 
 - typical: the last transactions of the data, on states warmed up with all before; labels known at once.
@@ -164,7 +164,7 @@ def label_from(columns: TransactionColumns, labels: LabelColumns, row: int, plac
 
 
 class Spent:
-    """Time spent by name, in seconds."""
+    """CPU time spent by name, in seconds; of the thread, so that others on the machine do not count."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -173,14 +173,14 @@ class Spent:
 
     def start(self) -> None:
         """The clock runs from here."""
-        self._last = time.perf_counter()
+        self._last = time.thread_time()
 
     def stop(self, what: str) -> None:
         """What was done since the start or the last stop."""
-        now = time.perf_counter()
+        now = time.thread_time()
         self.seconds[what] = self.seconds.get(what, 0.0) + now - self._last
         self.count[what] = self.count.get(what, 0) + 1
-        self._last = time.perf_counter()
+        self._last = time.thread_time()
 
     def us(self, what: str) -> float:
         """Mean microseconds of one."""
