@@ -63,12 +63,13 @@ PLANS: Final[Mapping[str, str]] = MappingProxyType(
         "enable_seqscan": "off",
         "enable_hashjoin": "off",
         "enable_mergejoin": "off",
+        "jit": "off",
     }
 )
 """Session settings under which each statement is planned once, as nested loops over indexes.
 
 Planning anew costs more than running, and statistics of tables that grow from nothing mislead: a plan made while a
-table was empty would scan it.
+table was empty would scan it. What is switched off only counts as dear, which must not start the compiler of plans.
 """
 
 type Observe = Callable[[str, float], None]

@@ -1,4 +1,4 @@
-"""The ledger for the decide path: the same statements as `PostgresLedger`, through libpq's pipeline."""
+"""The ledger for the decide path: the statements of `PostgresLedger` through libpq's pipeline, its writes as one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Unpack
 
 from shared.adapters.postgres import PostgresConnection
 from shared.adapters.postgres_ledger import PLANS, LedgerOptions, WiredLedger
+from shared.adapters.postgres_ledger_statements import merged
 from shared.adapters.postgres_session import PostgresSession
+from shared.adapters.postgres_wire import Step
 from shared.adapters.postgres_wire_libpq import LibpqWire
 
 
@@ -25,3 +27,10 @@ class PipelinedLedger(WiredLedger):
     ) -> None:
         """Connect nothing yet; arguments as for `PostgresLedger`."""
         super().__init__(LibpqWire(PostgresSession(where, app, {**PLANS, **settings})), app=app, **options)
+
+    def commit(self, steps: list[Step], doing: str) -> None:
+        """Write everything with one statement, and commit; errors as for `WiredLedger`."""
+        if len(steps) > 1:
+            values = [value for _, given in steps for value in given]
+            steps = [(merged(tuple([statement for statement, _ in steps])), values)]
+        super().commit(steps, doing)

@@ -125,7 +125,10 @@ class _Prepared:
     def __init__(self, statement: Statement) -> None:
         self.name = f"tollgate_{statement.name}".encode()
         self.text = statement.sql.encode()
-        self.encoders = [_ARRAYS[kind] for kind in statement.arrays] + [_SCALARS[kind] for kind in statement.scalars]
+        self.encoders: list[_Encode] = []
+        for part in statement.parts or (statement,):
+            self.encoders += [_ARRAYS[kind] for kind in part.arrays]
+            self.encoders += [_SCALARS[kind] for kind in part.scalars]
         self.formats = [pq.Format.BINARY] * len(self.encoders)
         self.decoders = [_DECODE[kind] for kind in statement.columns]
 
