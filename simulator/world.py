@@ -205,7 +205,6 @@ class World:
                 case Fault.CONSTANT_AMOUNTS:
                     batch = replace(batch, amount_minor=np.where(hit, change.amount_minor, batch.amount_minor))
                 case Fault.DUPLICATED_IDS:
-                    hit[:1] = False
                     own = np.maximum.accumulate(np.where(hit, 0, np.arange(len(batch))))
-                    batch = replace(batch, key=batch.key[own])  # the id of the last one that kept its own
+                    batch = replace(batch, key=batch.key[own])  # that of the last one which kept its own, or the first
         return batch

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from shared.domain.instants import US_PER_HOUR
-from simulator.batch import TransactionBatch
+from shared.domain.labels import PRECEDENCE, LabelSource
+from simulator.batch import LabelBatch, TransactionBatch
 from simulator.categories import CATEGORIES, Category, Hours
 from simulator.changes import (
     AmountChange,
@@ -25,8 +26,9 @@ from simulator.changes import (
     date_of,
     day_number,
 )
-from simulator.config import WorldConfig
+from simulator.config import FraudConfig, LabelConfig, WorldConfig
 from simulator.errors import BadOrder
+from simulator.history import history_of
 from simulator.rhythm import yearly_seasons
 from simulator.world import World
 
@@ -180,6 +182,43 @@ def test_ids_are_given_twice(plain: list[TransactionBatch]) -> None:
         assert 0.15 < repeated < 0.25 if holds(one) else repeated == 0
         labels = world.labels_of(day)
         assert set(labels.key.tolist()) <= set(two.key.tolist())
+
+
+def test_a_transaction_whose_id_was_taken_has_no_labels_and_no_place_in_history() -> None:
+    fault = FeedFault(Span(FROM, UNTIL), Fault.DUPLICATED_IDS, share=0.4)
+    everything = LabelConfig(
+        silent=0.0, chargeback_fraud=1.0, review_genuine=0.5, won_back_fraud=0.0, friendly_fraud=0.0
+    )
+    config = WorldConfig(
+        customers=600, merchants=200, fraud=FraudConfig(rate=0.05), labels=everything, changes=(fault,)
+    )
+    world = World.create(config, np.random.default_rng(3))
+    history = history_of(world, FIRST, DAYS, 2**60)
+    first: dict[int, int] = {}
+    for batch in world.days(FIRST, DAYS):
+        for key, scenario in zip(batch.key.tolist(), batch.scenario.tolist(), strict=True):
+            first.setdefault(key, scenario)
+    keys = history.transactions.transaction_id
+    assert keys.tolist() == list(first)
+    assert history.scenario.tolist() == list(first.values())
+    labels = LabelBatch.joined([world.labels_of(day) for day in range(FIRST, FIRST + DAYS)])
+    assert keys[history.labels.row].tolist() == labels.key.tolist()
+    charged_back = labels.key[labels.source == PRECEDENCE.index(LabelSource.CHARGEBACK)].tolist()
+    assert sorted(charged_back) == sorted(key for key, scenario in first.items() if scenario)
+
+
+def test_two_new_categories_keep_out_of_each_others_way() -> None:
+    other = Category("charging", 0.05, 1_500, 0.4, Hours.COMMUTE)
+    world, batches = drawn(NewCategory(Span(FROM), PARCELS), NewCategory(Span(UNTIL), other))
+    ids = world.population.terminal_ids.tolist()
+    assert len(set(ids)) == len(ids)
+    merchants = [name.rsplit("-", 1)[0] for name in ids]
+    owners = set(zip(merchants, world.population.terminal_category.tolist(), strict=True))
+    assert len(owners) == len(set(merchants))  # a merchant has one category
+    for batch in batches:
+        found = np.unique(batch.category)
+        assert (len(CATEGORIES) in found) == (date_of(batch.day) >= FROM)
+        assert (len(CATEGORIES) + 1 in found) == (date_of(batch.day) >= UNTIL)
 
 
 def test_amounts_become_constant(plain: list[TransactionBatch]) -> None:
