@@ -19,6 +19,7 @@ from shared.adapters.blob_dead_letters import BlobDeadLetters
 from shared.adapters.blob_probes import BlobProbeReceipts
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import PostgresConnection, parse_postgres
+from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_readiness import PostgresSchemaDependency
 from shared.adapters.process_cells import ProcessCells, shared_folder
 from shared.adapters.system_clock import SystemClock
@@ -27,7 +28,7 @@ from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
 from shared.entrypoints.wire_cors import Cors, parse_origins
-from shared.ports import Clock, DeadLetters, Dependency, ProbeReceipts
+from shared.ports import Clock, DeadLetters, Dependency, Partitions, ProbeReceipts
 from shared.services.batching import Batching, BatchLimits
 from shared.services.metering import N_CELLS, Meters, note_unit
 from shared.services.readiness import ChampionDependency
@@ -73,6 +74,7 @@ class DriftApp:
     """Parts of the drift app."""
 
     receipts: ProbeReceipts
+    partitions: Partitions
     clock: Clock
     dependencies: tuple[Dependency, ...]
 
@@ -123,11 +125,12 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     service = _data(environment)
     probes = service.get_container_client(settings.probes_container)
     dead_letters = service.get_container_client(settings.dead_letters_container)
+    schema = PostgresSchemaDependency(parse_postgres(DATABASE, environment), "ingest", SystemClock())
     return IngestApp(
         receipts=BlobProbeReceipts(probes),
         dead_letters=BlobDeadLetters(dead_letters),
         clock=SystemClock(),
-        dependencies=(BlobContainerDependency(probes), BlobContainerDependency(dead_letters)),
+        dependencies=(BlobContainerDependency(probes), BlobContainerDependency(dead_letters), schema),
     )
 
 
@@ -135,12 +138,14 @@ def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
     """Build the drift app; raises as `build_score_app`."""
     settings = _configured(DriftSettings, environment)
     probes = _data(environment).get_container_client(settings.probes_container)
-    return DriftApp(BlobProbeReceipts(probes), SystemClock(), (BlobContainerDependency(probes),))
+    partitions = PostgresPartitions(parse_postgres(DATABASE, environment), "drift")
+    return DriftApp(BlobProbeReceipts(probes), partitions, SystemClock(), (BlobContainerDependency(probes),))
 
 
 def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
     """Build the retrain app; raises as `build_score_app`. Its timers need the host's own storage before all else."""
     _configured(RetrainSettings, environment)
+    parse_postgres(DATABASE, environment)  # nothing of it is used before training is; what is wrong shows now
     hosts = blob_service(parse_storage(HOST_STORAGE, environment)).get_container_client(HOST_CONTAINER)
     return RetrainApp((BlobContainerDependency(hosts),))
 

@@ -82,8 +82,6 @@ class ProbeSettings(AppSettings):
 class DecidingSettings(ProbeSettings):
     """What apps read that decide."""
 
-    connections: ClassVar[tuple[str, ...]] = (*AppSettings.connections, "DATABASE")
-
     currency: str = Field(
         default="EUR",
         alias="CURRENCY",

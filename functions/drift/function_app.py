@@ -3,7 +3,7 @@
 import azure.functions as func
 
 from shared.bootstrap import drift_app
-from shared.entrypoints import timer_probes
+from shared.entrypoints import timer_partitions, timer_probes
 from shared.entrypoints.health_routes import health_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
@@ -23,3 +23,10 @@ def send_probe(timer: func.TimerRequest, outgoing: func.Out[str]) -> None:
 def forget_probes(timer: func.TimerRequest) -> None:
     """Drop old receipts, hourly."""
     timer_probes.forget(timer, drift_app().receipts, drift_app().clock)
+
+
+@app.function_name("make_partitions")
+@app.timer_trigger(arg_name="timer", schedule="0 43 1 * * *")
+def make_partitions(timer: func.TimerRequest) -> None:
+    """Make the database's next time partitions, daily."""
+    timer_partitions.make(timer, drift_app().partitions, drift_app().clock)

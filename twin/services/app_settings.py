@@ -44,7 +44,6 @@ MARK = "_written_by"
 
 _STORAGE_CONNECTIONS = ("AzureWebJobsStorage", "DATA_STORAGE")
 _HUB_CONNECTIONS = ("EVENT_HUBS",)
-DATABASE_CONNECTION = "DATABASE"
 _DECIDING_APPS = frozenset({"score"})
 
 EXAMPLE_SURROGATE_KEYS = "k1:" + base64.b64encode(b"only for a developer's machine..").decode()
@@ -65,8 +64,8 @@ def connection_names(app: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def database_names(app: str) -> tuple[str, ...]:
-    """The database connections of an app."""
-    return ("DATABASE",) if app in _DECIDING_APPS else ()
+    """The database connections of an app: every app has a login of its own."""
+    return ("DATABASE",) if app in APPS else ()
 
 
 def surrogate_keys(settings: TwinSettings) -> str:
@@ -94,10 +93,9 @@ def with_keys(app: str, settings: TwinSettings, surrogates: str = EXAMPLE_SURROG
     return {
         **plain_settings(app),
         **secret_settings(app, surrogates),
-        **dict.fromkeys(database_names(app), settings.database_dsn(f"{app}-app")),
+        **dict.fromkeys(database_names(app), settings.database_dsn(login_of(app))),
         **dict.fromkeys(storage, settings.storage_connection()),
         **dict.fromkeys(hubs, settings.hub_connection()),
-        DATABASE_CONNECTION: settings.database_dsn(login_of(app)),
     }
 
 
@@ -108,7 +106,7 @@ def example() -> dict[str, object]:
         values |= with_keys(app, TwinSettings())
     values |= dict.fromkeys(_STORAGE_CONNECTIONS, "UseDevelopmentStorage=true")
     values["FUNCTIONS_WORKER_PROCESS_COUNT"] = "2"
-    values[DATABASE_CONNECTION] = TwinSettings().database_dsn(login_of("score"))
+    values["DATABASE"] = TwinSettings().database_dsn(login_of("score"))
     return {"IsEncrypted": False, "Values": dict(sorted(values.items())), "Host": {"LocalHttpPort": 7071}}
 
 

@@ -21,7 +21,7 @@ from twin.services.azurite import azurite_service
 from twin.services.broker import broker_service
 from twin.services.postgres import admin_dsn, postgres_service
 from twin.services.service import Problem, Service, TlsFiles, base_environment, http_problem
-from twin.services.settings import APPS, DATABASE, DATABASE_USER, TwinSettings
+from twin.services.settings import APPS, DATABASE, DATABASE_USER, TwinSettings, group_of
 
 OPERATOR = "operator"
 """The identity of the person at the command: what `tollgate check` logs in as."""
@@ -35,13 +35,13 @@ class Keyless:
     plan: identity.Plan
 
     def backing(self) -> list[list[Service]]:
-        """Services in the order in which they start: the endpoint alters roles in Postgres, so it comes second."""
+        """Services in the order in which they start: the endpoint alters roles in Postgres, so it is second."""
         made = self.plan.certificates
         tls = TlsFiles(made.certificate, made.key)
         trust = ssl.create_default_context(cafile=str(made.bundle))
         return [
             [
-                postgres_service(self.settings),
+                postgres_service(self.settings, _logins()),
                 azurite_service(self.settings, tls, trust=trust, bundle=made.bundle),
                 broker_service(self.settings, tls, self.plan.broker_tokens),
             ],
@@ -95,11 +95,16 @@ def prepare(settings: TwinSettings) -> Keyless:
             postgres_tls=settings.postgres_tls,
             postgres=settings.postgres,
         ),
-        database=identity.Database(admin_dsn(settings), DATABASE, DATABASE_USER),
+        database=identity.Database(admin_dsn(settings), DATABASE),
         now=datetime.now(UTC),
         roots=Path(roots) if roots else None,
     )
     return Keyless(settings, plan)
+
+
+def _logins() -> dict[str, str]:
+    """The identities' logins: those of apps have their app's rights, the operator's has the owner's."""
+    return {identity.role(app): group_of(app) for app in APPS} | {identity.role(OPERATOR): DATABASE_USER}
 
 
 def _healthy(status: int, body: str) -> Problem:
