@@ -13,6 +13,9 @@ from twin.services.app_settings import MARK
 from twin.services.service import Problem, Service, base_environment, http_problem
 from twin.services.settings import HOST, REPOSITORY, SettingsError, TwinSettings
 
+_CHAMPION = "champion"
+"""What a new twin lacks until a model is published; nothing that starting or waiting could mend."""
+
 
 @dataclass(frozen=True, slots=True)
 class Code:
@@ -154,7 +157,11 @@ def _app_ready(status: int, body: str) -> Problem:
     if status == 200:
         return ""
     try:
-        detail = json.loads(body).get("detail", "")
-    except (ValueError, AttributeError):
-        detail = ""
+        document = json.loads(body)
+        missing = {item["name"] for item in document.get("dependencies", ()) if not item["usable"]}
+        detail = document.get("detail", "")
+    except (ValueError, AttributeError, KeyError, TypeError):
+        missing, detail = set(), ""
+    if missing == {_CHAMPION}:
+        return ""
     return str(detail) or f"health/ready answered {status}"

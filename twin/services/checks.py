@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,9 +18,10 @@ from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient
 
 from shared.adapters.connections import ConnectionSettingError, blob_service, parse_storage
-from twin.services.journey import producer, travel
+from shared.domain.instants import format_instant
+from twin.services.journey import get, producer, travel
 from twin.services.orchestra import State
-from twin.services.settings import CONTAINERS, HUBS, TwinSettings
+from twin.services.settings import CONTAINERS, HOST, HUBS, TwinSettings
 
 type Check = Callable[[], str]
 """Uses something; returns what it found, for people; raises if it cannot be used."""
@@ -50,12 +54,13 @@ def use_results(
     headers: Mapping[str, str],
     connect: Callable[[], psycopg.Connection],
 ) -> Iterator[Result]:
-    """One result per use: storage, database, every hub, and an event through the apps."""
+    """One result per use: storage, database, every hub, an event through the apps, and a decision."""
     checks: dict[str, Check] = {
         "blob round trip": partial(_blob, app_settings),
         "postgres round trip": partial(_database, connect),
         **{f"hub {hub}": partial(_hub, hub, app_settings) for hub in HUBS},
         "event to answer": partial(_journey, settings, app_settings, headers),
+        "decision over HTTP": partial(_decision, settings, headers),
     }
     if app_settings.get("AzureWebJobsStorage"):
         checks["queue round trip"] = partial(_queue, app_settings["AzureWebJobsStorage"])
@@ -137,3 +142,48 @@ def _journey(settings: TwinSettings, app_settings: Mapping[str, str], headers: M
     if not journey.arrived:
         raise CheckFailed(f"no receipt after {journey.seconds:.0f} s ({journey.url} answered {journey.status})")
     return f"hub to ingest in {journey.receipt['lag_ms']:.0f} ms, seen over HTTP after {journey.seconds * 1000:.0f} ms"
+
+
+def _decision(settings: TwinSettings, headers: Mapping[str, str]) -> str:
+    """A decision of a transaction of this moment, sent twice."""
+    document = {
+        "transaction_id": f"check-{uuid.uuid4().hex}",
+        "customer_id": "tollgate-check",
+        "terminal_id": "tollgate-check",
+        "amount_minor": 100,
+        "currency": "EUR",
+        "event_time": format_instant(time.time_ns() // 1000),
+    }
+    began = time.monotonic()
+    status, first = _score(settings, document, headers)
+    took = time.monotonic() - began
+    if status == 503 and _lacks_champion(settings):
+        return "no champion yet, so nothing is decided; `tollgate train --publish` makes one"
+    if status != 200:
+        raise CheckFailed(f"score answered {status}: {first[:200].decode(errors='replace')}")
+    status, second = _score(settings, document, headers)
+    if (status, second) != (200, first):
+        raise CheckFailed("the same transaction got another answer the second time")
+    answer = json.loads(first)
+    model = answer["model"]
+    return f"{answer['decision']} by {model['name']} {model['version']} in {took * 1000:.0f} ms, the same when repeated"
+
+
+def _score(settings: TwinSettings, document: Mapping[str, object], headers: Mapping[str, str]) -> tuple[int, bytes]:
+    request = urllib.request.Request(
+        f"http://{HOST}:{settings.score}/api/score",
+        data=json.dumps(document).encode(),
+        headers={"Content-Type": "application/json", **headers},
+        method="POST",
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def _lacks_champion(settings: TwinSettings) -> bool:
+    _, body = get(f"http://{HOST}:{settings.score}/api/health/ready")
+    return any(item["name"] == "champion" and not item["usable"] for item in json.loads(body).get("dependencies", ()))
