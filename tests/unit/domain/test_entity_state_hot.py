@@ -192,3 +192,35 @@ def test_a_feature_that_a_view_has_twice_has_its_value_twice() -> None:
     vector = StateReader(view).read(EntityState.empty(view, Entity.CUSTOMER), terminal, item)
     assert vector[-3:].tolist() == [2.0, 2.0, 2.0]
     assert same_bits(vector, transform_one(view, item, History(terminal=[event(1, 0), event(2, 5)])))
+
+
+def test_an_event_in_the_last_microsecond_of_a_tile_is_beyond_a_window_that_ends_before_it() -> None:
+    start_us = (BASE_US // ROOT_WIDTH_US + 1) * ROOT_WIDTH_US - BASE_US
+    times = [start_us, start_us + ROOT_WIDTH_US - 1, start_us + ROOT_WIDTH_US]
+    parts = fold(EMPTY, [event(number, time_us) for number, time_us in enumerate(times)]).state.tiles.parts
+    assert [part.start_us - BASE_US for part in parts] == [start_us, start_us + ROOT_WIDTH_US]
+    for until_us, n_events in ((times[1] - 1, 1), (times[1], 2), (times[2] - 1, 2), (times[2], 3)):
+        end_us = BASE_US + until_us
+        ((found, *_),) = counts(parts, [(BASE_US, False)], end_us, end_us)
+        assert found == n_events
+
+
+def test_a_tile_whose_events_all_lie_at_its_start_becomes_a_narrow_one_in_its_span() -> None:
+    start_us = (BASE_US // ROOT_WIDTH_US + 1) * ROOT_WIDTH_US - BASE_US
+    full = fold(EMPTY, [event(number, start_us + number) for number in range(MAX_EVENTS)]).state
+    folded = fold(full, [event(MAX_EVENTS, start_us + MAX_EVENTS)])
+    assert [tile.start_us for tile in folded.changed] == [full.tiles[0].start_us]
+    assert folded.removed == ()
+    assert folded.changed[0].end_us < full.tiles[0].end_us
+    assert depth(folded.state.tiles.parts) == 7
+    assert fold(folded.state, [event(99, start_us + DAY)]).state.tiles[1].start_us > folded.changed[0].start_us
+
+
+def test_a_label_that_can_never_hold_writes_no_tile() -> None:
+    of = event(1, 0)
+    strong = replace(told(of, fraud=True, after_us=0), source=LabelSource.CHARGEBACK)
+    state = fold(EMPTY, [replace(of, labels=(strong,))]).state
+    folded = fold(state, [], [LaterLabel(of.event_time_us, told(of, fraud=False, after_us=DAY))])
+    assert folded.changed == ()
+    assert folded.state.tiles == state.tiles
+    assert folded.state.header.version == state.header.version + 1
