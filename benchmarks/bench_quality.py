@@ -45,7 +45,7 @@ PUBLISHED: Final = Quality(0.869, 0.687, 0.303)
 """The book's XGBoost over the same four weeks (chapter 5, prequential validation; each +- .01)."""
 
 BEST_PUBLISHED: Final = Quality(0.879, 0.694, 0.305)
-"""The best of each that the book prints for any model."""
+"""The best of each that the book prints for any model, parameters chosen on the test weeks."""
 
 AIM_AP: Final = 0.73
 NAMES: Final = ("AUC", "AP", "CP@100")
@@ -62,7 +62,7 @@ TITLES: Final = {
     BOOK: "the book's features and XGBoost, 7 days",
     LIKE_BOOK: "card-v1, 7 days, 100 trees of depth 4",
     OURS: "card-v1, 60 days, 100 trees of depth 4",
-    LARGE: "card-v1, 60 days, 300 trees of depth 6",
+    LARGE: "card-v1, 60 days, 300 trees of depth 6 (over budget)",
 }
 
 type Vectors = NDArray[np.float32]
@@ -122,11 +122,16 @@ def fitted(data: Data, first_day: int, chosen: tuple[str, ...], tables: dict[str
 
 
 def _book(learnt: Rows, *, defaults: bool) -> Callable[[Vectors], NDArray[np.float32]]:
-    """The book's model: 100 trees of depth 6, as XGBoost grew them when the book was written, or as it does today."""
+    """The book's best model of these weeks, grown as XGBoost did then: or 100 trees by today's defaults.
+
+    100 trees of depth 3 at a learning rate of .1 are the parameters that the book found best on the test weeks
+    themselves (AP .694, CP@100 .304), so this peer is a little flattered; chosen by validation, it printed .687
+    and .303.
+    """
     n_features = len(HANDBOOK_V1.features)  # the first columns of card-v1
-    settings = {"objective": "binary:logistic", "max_depth": 6, "learning_rate": 0.3, "nthread": 1}
+    settings = {"objective": "binary:logistic", "nthread": 1}
     if not defaults:
-        settings |= {"tree_method": "exact", "base_score": 0.5}
+        settings |= {"tree_method": "exact", "base_score": 0.5, "max_depth": 3, "learning_rate": 0.1}
     matrix = xgboost.DMatrix(learnt.vectors[:, :n_features], learnt.is_fraud.astype(np.float32), nthread=1)
     booster = xgboost.train(settings, matrix, num_boost_round=100)
 
@@ -183,7 +188,9 @@ def add_model(report: Report, name: str, points: list[Quality], draws: list[NDAr
         spread = np.std(weeks, ddof=1) if len(weeks) > 1 else 0.0
         low, high = interval(np.mean([draw[:, place] for draw in draws], axis=0), CONFIDENCE)
         each = " ".join(f"{week:.3f}" for week in weeks)
-        published = f"; the book: {PUBLISHED[place]}, its best model: {BEST_PUBLISHED[place]}" if name == BOOK else ""
+        published = (
+            f"; the book: {PUBLISHED[place]}, its best of any model: {BEST_PUBLISHED[place]}" if name == BOOK else ""
+        )
         note = f"{low:.3f} to {high:.3f}; weeks {each}, +- {spread:.3f}{published}"
         report.add(f"{TITLES[name]}: {metric}", float(np.mean(weeks)), "", aim=aims.get(metric), note=note)
 

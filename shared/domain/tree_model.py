@@ -118,9 +118,9 @@ def _tree(number: int, fields: Mapping[str, Any], n_features: int) -> Tree:
         left=_integers(fields["left_children"]),
         right=_integers(fields["right_children"]),
         feature=_integers(fields["split_indices"]),
-        value=tuple(float(np.float32(value)) for value in fields["split_conditions"]),
+        value=_binary32(fields["split_conditions"]),
         missing_left=tuple(bool(value) for value in fields["default_left"]),
-        cover=tuple(float(np.float32(value)) for value in fields["sum_hessian"]),
+        cover=_binary32(fields["sum_hessian"]),
     )
     n_nodes = len(tree.left)
     columns = (tree.right, tree.feature, tree.value, tree.missing_left, tree.cover)
@@ -145,6 +145,12 @@ def _tree(number: int, fields: Mapping[str, Any], n_features: int) -> Tree:
                 children.append(child)
         level = children
     return tree
+
+
+def _binary32(values: Sequence[Any]) -> tuple[float, ...]:
+    """Numbers as XGBoost holds them; what is too great for that becomes infinite, and is refused as such."""
+    with np.errstate(over="ignore"):
+        return tuple(np.array(values, dtype=np.float64).astype(np.float32).tolist())
 
 
 def _integers(values: Sequence[Any]) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ class TreeTables:
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.n_features or vectors.dtype != np.float32:
             raise BrokenInvariant(f"vectors of {vectors.shape} {vectors.dtype}, not (n, {self.n_features}) float32")
-        if len(vectors) <= CHUNK_ROWS:
+        if 0 < len(vectors) <= CHUNK_ROWS:
             return self._chunk(vectors)
         out = np.empty((len(vectors), self.n_features), dtype=np.float64)
         for start in range(0, len(vectors), CHUNK_ROWS):
