@@ -31,7 +31,7 @@ HORIZON_DAYS: Final = 75
 
 PER_INCIDENT: Final = {
     Scenario.CARD_TESTING: 95.7,
-    Scenario.STOLEN_CARD: 8.0,
+    Scenario.STOLEN_CARD: 7.7,
     Scenario.COMPROMISED_TERMINAL: 157.0,
     Scenario.ACCOUNT_TAKEOVER: 21.8,
     Scenario.GIFT_CARDS: 5.25,
@@ -266,7 +266,7 @@ def _card_testing(incident: _Incident) -> None:
 
 
 def _stolen_card(incident: _Incident) -> None:
-    """A card is taken and spent in shops of its city within three days, until it is blocked."""
+    """A card is taken and spent in shops of its city, until it is blocked after a day."""
     rng, population = incident.rng, incident.planner.population
     victim = incident.customers(1)
     count = 3 + int(rng.poisson(5))
@@ -278,7 +278,7 @@ def _stolen_card(incident: _Incident) -> None:
     terminal = np.where(at_distance, incident.terminals(_DISTANCE, city), shops)
     first_us = incident.moments_us(np.array([incident.day]), victim, terminal[:1], hidden[:1])[0]
     moments_us = first_us + np.cumsum(rng.exponential(2 * US_PER_HOUR, count)).astype(np.int64)
-    in_time = moments_us < first_us + 3 * US_PER_DAY
+    in_time = moments_us < first_us + US_PER_DAY
     raised = incident.raised(hidden, 4.5, 0.5)
     incident.pay(customer[in_time], terminal[in_time], moments_us[in_time], raised[in_time])
 
