@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from twin import database
 from twin.services import plan as planning
 from twin.services import state_folder
 from twin.services.modes import Mode
@@ -33,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(database.app, name="db")
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 

@@ -26,8 +26,9 @@ taken back: migrations expand first, and `tollgate.oldest_release()` says how ol
 _CONNECT_TIMEOUT_S: Final = 3
 _STATEMENT_TIMEOUT: Final = "3s"
 
-_RELATIONS: Final = "SELECT to_regclass('tollgate.alembic_version') IS NOT NULL"
-_REVISIONS: Final = "SELECT version_num, tollgate.oldest_release() FROM tollgate.alembic_version"
+_THERE: Final = "SELECT to_regclass('tollgate.alembic_version') IS NOT NULL"
+_REVISION: Final = "SELECT version_num FROM tollgate.alembic_version"
+_OLDEST: Final = "SELECT tollgate.oldest_release()"
 _MISSING: Final = """
 SELECT wanted.name FROM unnest(%s::text[]) WITH ORDINALITY AS wanted(name, place)
 WHERE NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -73,11 +74,13 @@ class PostgresSchemaDependency:
 
 def revisions(connection: Connection[Any]) -> tuple[str | None, str]:
     """The revision that the database is at, None for none, and the oldest that code may have been written for."""
-    there = connection.execute(_RELATIONS).fetchone()
-    if there is None or not there[0]:
+    there = connection.execute(_THERE).fetchone()
+    # A database that was taken back to the beginning has the table, without a row and without the function.
+    revision = connection.execute(_REVISION).fetchone() if there and there[0] else None
+    if revision is None:
         return None, ""
-    row = connection.execute(_REVISIONS).fetchone()
-    return (None, "") if row is None else (str(row[0]), str(row[1]))
+    oldest = connection.execute(_OLDEST).fetchone()
+    return str(revision[0]), str(oldest[0]) if oldest else ""
 
 
 def revision_problem(revision: str | None, oldest: str, own: str = REVISION) -> str:
