@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from shared import telemetry
@@ -23,13 +24,20 @@ from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_readiness import PostgresSchemaDependency
 from shared.adapters.process_cells import ProcessCells, shared_folder
 from shared.adapters.system_clock import SystemClock
+from shared.domain.feature_view import CARD_V1
+from shared.domain.transaction import ALLOWED_LATENESS_US
+from shared.entrypoints.eventhub_ingest import IngestParts
 from shared.entrypoints.http_decisions import StoredDecisions
 from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
+from shared.entrypoints.timer_outbox import OutboxParts
 from shared.entrypoints.wire_cors import Cors, parse_origins
-from shared.ports import Clock, DeadLetters, Dependency, Partitions, ProbeReceipts
+from shared.ports import Clock, DeadLetters, Dependency, Ledger, Partitions, ProbeReceipts
 from shared.services.batching import Batching, BatchLimits
+from shared.services.dead_lettering import CopiedDeadLetters
+from shared.services.ingestion import Ingestion
+from shared.services.labelling import Labelling
 from shared.services.metering import N_CELLS, Meters, note_unit
 from shared.services.readiness import ChampionDependency
 from shared.services.scoring import Scoring
@@ -45,6 +53,7 @@ if TYPE_CHECKING:
 
 DATA_STORAGE = "DATA_STORAGE"
 DATABASE = "DATABASE"
+EVENT_HUBS = "EVENT_HUBS"
 HOST_STORAGE = "AzureWebJobsStorage"
 HOST_CONTAINER = "azure-webjobs-hosts"
 """Where the Functions host keeps its locks and schedules; it is there as soon as a host has run once."""
@@ -63,9 +72,8 @@ class ScoreApp:
 class IngestApp:
     """Parts of the ingest app."""
 
-    receipts: ProbeReceipts
-    dead_letters: DeadLetters
-    clock: Clock
+    taking: IngestParts
+    leaving: OutboxParts
     dependencies: tuple[Dependency, ...]
 
 
@@ -122,15 +130,30 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
 def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     """Build the ingest app; raises as `build_score_app`."""
     settings = _configured(IngestSettings, environment)
-    service = _data(environment)
+    service, where, clock = _data(environment), parse_postgres(DATABASE, environment), SystemClock()
     probes = service.get_container_client(settings.probes_container)
-    dead_letters = service.get_container_client(settings.dead_letters_container)
-    schema = PostgresSchemaDependency(parse_postgres(DATABASE, environment), "ingest", SystemClock())
-    return IngestApp(
+    copies = service.get_container_client(settings.dead_letters_container)
+    source = _champion(service, settings)
+    ledger = _ledger(where, "ingest")
+    ingestion = Ingestion(
+        Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock),
+        Labelling(ledger, CARD_V1, settings.key_ring, clock),
         receipts=BlobProbeReceipts(probes),
-        dead_letters=BlobDeadLetters(dead_letters),
-        clock=SystemClock(),
-        dependencies=(BlobContainerDependency(probes), BlobContainerDependency(dead_letters), schema),
+        dead_letters=CopiedDeadLetters(_dead_letters(where), BlobDeadLetters(copies)),
+        clock=clock,
+        currency=settings.currency,
+        lateness_us=ALLOWED_LATENESS_US,
+    )
+    source.start()
+    return IngestApp(
+        taking=IngestParts(ingestion, Lock()),
+        leaving=_leaving(where, settings.decisions_hub, environment),
+        dependencies=(
+            ChampionDependency(source),
+            BlobContainerDependency(probes),
+            BlobContainerDependency(copies),
+            PostgresSchemaDependency(where, "ingest", clock),
+        ),
     )
 
 
@@ -203,13 +226,33 @@ def _scoring(
     Raises:
         Transient: There is no champion yet.
     """
-    from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by those who connect
-
     if source.problem:
         source.refresh()  # waits for the look that is under way
     source.current()
-    ledger = PipelinedLedger(where, "score")
+    ledger = _ledger(where, "score")
     return Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock, stages=stages)
+
+
+def _ledger(where: PostgresConnection, app: str) -> Ledger:
+    from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by those who connect
+
+    return PipelinedLedger(where, app)
+
+
+def _dead_letters(where: PostgresConnection) -> DeadLetters:
+    from shared.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415 - paid by those who connect
+    from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+    return PostgresDeadLetters(PostgresSession(where, "ingest-dead-letters"))
+
+
+def _leaving(where: PostgresConnection, hub: str, environment: Mapping[str, str]) -> OutboxParts:
+    from shared.adapters.eventhub_publisher import EventHubPublisher  # noqa: PLC0415 - paid by those who send
+    from shared.adapters.postgres_outbox import PostgresOutbox  # noqa: PLC0415
+    from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+    outbox = PostgresOutbox(PostgresSession(where, "ingest-outbox"))
+    return OutboxParts(outbox, EventHubPublisher.of_setting(EVENT_HUBS, hub, environment))
 
 
 def _stored_decisions(where: PostgresConnection) -> StoredDecisions:

@@ -158,24 +158,33 @@ class ScoreSettings(DecidingSettings):
         return self
 
 
-class IngestSettings(ProbeSettings):
+GROUP_PATTERN = r"^(\$Default|[A-Za-z0-9][A-Za-z0-9._-]{0,49})$"
+
+
+class IngestSettings(DecidingSettings):
     """The ingest app."""
 
-    connections: ClassVar[tuple[str, ...]] = (*AppSettings.connections, "EVENT_HUBS")
+    connections: ClassVar[tuple[str, ...]] = (*DecidingSettings.connections, "EVENT_HUBS")
 
     transactions_hub: str = Field(
         alias="TRANSACTIONS_HUB", pattern=HUB_PATTERN, description="The hub that transactions arrive on."
     )
     transactions_group: str = Field(
-        alias="TRANSACTIONS_GROUP",
-        pattern=r"^(\$Default|[A-Za-z0-9][A-Za-z0-9._-]{0,49})$",
-        description="Its consumer group.",
+        alias="TRANSACTIONS_GROUP", pattern=GROUP_PATTERN, description="Its consumer group."
+    )
+    labels_hub: str = Field(alias="LABELS_HUB", pattern=HUB_PATTERN, description="The hub that labels arrive on.")
+    labels_group: str = Field(alias="LABELS_GROUP", pattern=GROUP_PATTERN, description="Its consumer group.")
+    decisions_hub: str = Field(
+        alias="DECISIONS_HUB", pattern=HUB_PATTERN, description="The hub that decisions leave on."
+    )
+    publish_schedule: str = Field(
+        alias="PUBLISH_SCHEDULE", min_length=9, description="When decisions leave: six fields, seconds first, UTC."
     )
     dead_letters_container: str = Field(
         default="dead-letters",
         alias="DEAD_LETTERS_CONTAINER",
         pattern=CONTAINER_PATTERN,
-        description="Events that cannot be used, with their reason.",
+        description="Copies of the events that cannot be used, with their reason.",
     )
 
 

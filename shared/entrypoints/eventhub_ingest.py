@@ -1,4 +1,4 @@
-"""Batches from the transactions hub to the use case.
+"""Batches from the hubs of transactions and labels to the use case.
 
 An error leaves this module only when the whole batch has to come again: the platform moves its checkpoint on when a
 function returns, and when its retries are used up, so the function retries without limit and nothing is acknowledged
@@ -9,41 +9,46 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from threading import Lock
 from typing import cast
 
 import azure.functions as func
 
 from shared.domain.event import StreamEvent
-from shared.ports import Clock, DeadLetters, ProbeReceipts
-from shared.services import probing
+from shared.services.ingestion import Ingestion
 from shared.telemetry import log_context, with_fields
 
 _log = logging.getLogger(__name__)
 
 
-def receive(
-    batch: Sequence[func.EventHubEvent], receipts: ProbeReceipts, dead_letters: DeadLetters, clock: Clock
-) -> None:
+@dataclass(frozen=True, slots=True)
+class IngestParts:
+    """What batches are taken with.
+
+    Attributes:
+        ingestion: The use case; its ledger is for one thread at a time.
+        turn: Held while a batch is taken: the worker runs batches of several partitions in threads.
+    """
+
+    ingestion: Ingestion
+    turn: Lock
+
+
+def receive(batch: Sequence[func.EventHubEvent], parts: IngestParts) -> None:
     """Take one batch of one partition.
 
     Raises:
-        TollgateError: Nothing of the batch may be acknowledged; the platform delivers it again.
+        Exception: Nothing of the batch may be acknowledged; the platform delivers it again.
     """
     events = to_events(batch)
     if not events:
         return
     with log_context(hub=events[0].hub, partition=events[0].partition):
-        outcome = probing.receive(events, receipts, dead_letters, clock)
-        _log.info(
-            with_fields(
-                "batch received",
-                events=len(events),
-                recorded=outcome.recorded,
-                repeated=outcome.repeated,
-                dead_lettered=outcome.dead_lettered,
-            )
-        )
+        with parts.turn:
+            outcome = parts.ingestion.take(events)
+        _log.info(with_fields("batch received", events=len(events), **asdict(outcome)))
 
 
 def to_events(batch: Sequence[func.EventHubEvent]) -> list[StreamEvent]:

@@ -33,7 +33,12 @@ _OWN: Mapping[str, Mapping[str, str]] = {
     "ingest": {
         "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
         "TRANSACTIONS_GROUP": "ingest",
+        "LABELS_HUB": "labels",
+        "LABELS_GROUP": "ingest",
+        "DECISIONS_HUB": "decisions",
+        "PUBLISH_SCHEDULE": "*/5 * * * * *",
         "DEAD_LETTERS_CONTAINER": "dead-letters",
+        **_DECIDING,
         **_HUB,
     },
     "drift": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1", "PROBE_SCHEDULE": "0 */5 * * * *", **_HUB},
@@ -44,7 +49,7 @@ MARK = "_written_by"
 
 _STORAGE_CONNECTIONS = ("AzureWebJobsStorage", "DATA_STORAGE")
 _HUB_CONNECTIONS = ("EVENT_HUBS",)
-_DECIDING_APPS = frozenset({"score"})
+_DECIDING_APPS = frozenset({"score", "ingest"})
 
 EXAMPLE_SURROGATE_KEYS = "k1:" + base64.b64encode(b"only for a developer's machine..").decode()
 """In `local.settings.example.json`; public, so it protects nothing. A twin draws its own (`surrogate_keys`)."""

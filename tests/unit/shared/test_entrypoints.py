@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any
 
 import azure.functions as func
@@ -9,15 +10,45 @@ import pytest
 from azure.functions.meta import Datum
 
 from shared.domain.errors import BrokenInvariant, Transient
-from shared.entrypoints import eventhub_ingest, http_health, http_probes, timer_probes
+from shared.domain.feature_view import CARD_V1
+from shared.domain.ledger import OutboxEntry
+from shared.entrypoints import eventhub_ingest, http_health, http_probes, timer_outbox, timer_probes
+from shared.ports import DeadLetters
 from shared.services import probing
+from shared.services.dead_lettering import CopiedDeadLetters
+from shared.services.ingestion import Ingestion
+from shared.services.labelling import Labelling
+from shared.services.scoring import Scoring
+from tests.fakes.ledger import FakeLedger
+from tests.fakes.outbox import FakeOutbox, FakePublisher
 from tests.fakes.probes import FakeClock, FakeDeadLetters, FakeDependency, FakeProbeReceipts
+from tests.fakes.scorers import FixedScorers
+from tests.unit.domain.worlds import transaction
+from tests.unit.shared.test_scoring import KEYS, POLICY, scoring
 
 _CONTEXT = {"PartitionId": "2", "EventHubName": "transactions"}
 
 
 def request(**route: str) -> func.HttpRequest:
     return func.HttpRequest("GET", "http://localhost/api/x", route_params=route, body=b"")
+
+
+def parts(
+    receipts: FakeProbeReceipts | None = None,
+    dead_letters: DeadLetters | None = None,
+    clock: FakeClock | None = None,
+) -> eventhub_ingest.IngestParts:
+    moment, ledger = clock or FakeClock(), FakeLedger()
+    ingestion = Ingestion(
+        Scoring(ledger, FixedScorers(), policy=POLICY, keys=KEYS, clock=moment),
+        Labelling(ledger, CARD_V1, KEYS, moment),
+        receipts=receipts or FakeProbeReceipts(),
+        dead_letters=dead_letters or FakeDeadLetters(),
+        clock=moment,
+        currency="EUR",
+        lateness_us=None,
+    )
+    return eventhub_ingest.IngestParts(ingestion, Lock())
 
 
 def body(response: func.HttpResponse) -> Any:
@@ -56,7 +87,7 @@ def test_a_receipt_is_answered_with_its_lag() -> None:
     clock, receipts = FakeClock(), FakeProbeReceipts()
     sent = probing.compose("p-1", clock)
     clock.time_us += 1_500
-    eventhub_ingest.receive([message(sent.encode())], receipts, FakeDeadLetters(), clock)
+    eventhub_ingest.receive([message(sent.encode())], parts(receipts, clock=clock))
     answer = http_probes.receipt(request(probe_id="p-1"), receipts)
     assert answer.status_code == 200
     assert body(answer) == {
@@ -97,23 +128,16 @@ def test_a_fault_that_is_not_the_senders_is_logged_with_its_cause(caplog: pytest
 
 def test_a_batch_fails_as_a_whole_when_a_store_is_down() -> None:
     with pytest.raises(Transient):
-        eventhub_ingest.receive(
-            [message(b"garbage")], FakeProbeReceipts(), FakeDeadLetters(fault=Transient("down")), FakeClock()
-        )
+        eventhub_ingest.receive([message(b"garbage")], parts(dead_letters=FakeDeadLetters(fault=Transient("down"))))
 
 
 def test_an_empty_batch_is_no_error() -> None:
-    eventhub_ingest.receive([], FakeProbeReceipts(), FakeDeadLetters(), FakeClock())
+    eventhub_ingest.receive([], parts())
 
 
 def test_log_lines_hold_no_payload(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
-    eventhub_ingest.receive(
-        [message(b'{"type": "transaction", "card": "4111111111111111"}')],
-        FakeProbeReceipts(),
-        FakeDeadLetters(),
-        FakeClock(),
-    )
+    eventhub_ingest.receive([message(b'{"type": "transaction", "card": "4111111111111111"}')], parts())
     assert "batch received" in caplog.text
     assert "4111" not in caplog.text
 
@@ -136,7 +160,7 @@ class _Timer(func.TimerRequest):
 def test_the_timer_sends_a_probe_that_ingest_can_read() -> None:
     clock, receipts, out = FakeClock(), FakeProbeReceipts(), _Out()
     timer_probes.send(_Timer(), out, clock)
-    eventhub_ingest.receive([message(out.value.encode())], receipts, FakeDeadLetters(), clock)
+    eventhub_ingest.receive([message(out.value.encode())], parts(receipts, clock=clock))
     assert len(receipts.kept) == 1
     clock.time_us += probing.RETENTION_US + 1
     timer_probes.forget(_Timer(), receipts, clock)
@@ -146,3 +170,29 @@ def test_the_timer_sends_a_probe_that_ingest_can_read() -> None:
 def test_an_event_without_times_or_place_is_still_read() -> None:
     (event,) = eventhub_ingest.to_events([func.EventHubEvent(body=b"x")])
     assert (event.hub, event.partition, event.sequence_number, event.enqueued_at_us) == ("", "", 0, 0)
+
+
+def test_decisions_leave_as_they_are_answered_with_the_customers_surrogate() -> None:
+    ledger, publisher = FakeLedger(), FakePublisher()
+    scoring(ledger).decide([transaction(1, 0), transaction(2, 1)])
+    entries = [OutboxEntry(place, row.record) for place, row in enumerate(ledger.tables.decisions.values())]
+    timer_outbox.publish(_Timer(), timer_outbox.OutboxParts(FakeOutbox(entries), publisher))
+    first, second = (json.loads(event.body) for event in publisher.sent)
+    assert (first["type"], first["transaction_id"], second["transaction_id"]) == ("tollgate.decision", "t0001", "t0002")
+    assert first["customer"].startswith("k1.")
+    assert {"decision", "score", "reasons", "model", "policy"} <= set(first)
+    assert "customer_id" not in json.dumps(first)
+
+
+def test_a_dead_letter_is_kept_even_if_its_copy_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    authority, copies = FakeDeadLetters(), FakeDeadLetters(fault=Transient("down"))
+    eventhub_ingest.receive([message(b"x")], parts(dead_letters=CopiedDeadLetters(authority, copies)))
+    assert len(authority.kept) == 1
+    assert "not copied" in caplog.text
+    copies.fault = None
+    eventhub_ingest.receive([message(b"x")], parts(dead_letters=CopiedDeadLetters(authority, copies)))
+    assert copies.kept == authority.kept
+    authority.fault = Transient("down")
+    with pytest.raises(Transient):
+        eventhub_ingest.receive([message(b"y")], parts(dead_letters=CopiedDeadLetters(authority, copies)))
+    assert copies.kept == authority.kept
