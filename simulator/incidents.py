@@ -245,9 +245,9 @@ class _Incident:
 
 
 def _card_testing(incident: _Incident) -> None:
-    """Stolen numbers are tried with small amounts at one online merchant, in bursts over three weeks.
+    """Stolen numbers are tried with small amounts at one online merchant, in bursts over five weeks.
 
-    A quarter of the cards turn out good and are used for more within four days.
+    Two in five of the cards turn out good and are used for more within four days.
     """
     rng = incident.rng
     bursts = 1 + int(rng.poisson(2))
@@ -284,7 +284,7 @@ def _stolen_card(incident: _Incident) -> None:
 
 
 def _compromised_terminal(incident: _Incident) -> None:
-    """Criminals sit in a till: copied cards are charged there for two to five weeks, and used elsewhere later."""
+    """Criminals sit in a till: copied cards are charged there for three to seven weeks, or used elsewhere later."""
     rng, population = incident.rng, incident.planner.population
     till = incident.quiet_terminal(_TILLS, int(rng.choice(len(population.city_weight), p=population.city_weight)))
     here = int(population.terminal_city[till])

@@ -76,8 +76,7 @@ class World:
         check(start >= 0, "start", "must not lie before the first day of the world")
         check(n_days >= 0, "n_days", "must not be negative")
         check(self.config.first_day + start + n_days <= day_number(LAST_DATE), "n_days", f"must end by {LAST_DATE}")
-        for day in range(start, start + n_days):
-            yield self._drawn(self.config.first_day + day)
+        return (self._drawn(self.config.first_day + day) for day in range(start, start + n_days))
 
     def labels_known_between(self, from_us: int, until_us: int) -> LabelBatch:
         """All labels that become known from a time on and before another, sorted by when.
