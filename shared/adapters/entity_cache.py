@@ -15,12 +15,10 @@ class CachedEntity(NamedTuple):
 
     Attributes:
         state: The state; its version says when it held.
-        salt: Salt of the row; a customer who was forgotten and came back has another one.
-        surrogate: Surrogate of the row.
+        surrogate: Surrogate of its row; a customer who was forgotten and came back has another one.
     """
 
     state: EntityState
-    salt: bytes
     surrogate: Surrogate
 
 
@@ -53,18 +51,21 @@ class EntityCache:
 
     def put(self, entity: Entity, key: str, cached: CachedEntity) -> None:
         """Keep a committed state, and let go of those used longest ago."""
-        name = (entity, key)
-        before = self._entries.pop(name, None)
-        if before is not None:
-            self._n_bytes -= before[1]
+        self.drop(entity, key)
         size = cached.state.n_bytes
         if size > self._max_bytes:
             return
-        self._entries[name] = (cached, size)
+        self._entries[entity, key] = (cached, size)
         self._n_bytes += size
         while self._n_bytes > self._max_bytes:
             _, (_, freed) = self._entries.popitem(last=False)
             self._n_bytes -= freed
+
+    def drop(self, entity: Entity, key: str) -> None:
+        """Let go of one state, if it is kept."""
+        gone = self._entries.pop((entity, key), None)
+        if gone is not None:
+            self._n_bytes -= gone[1]
 
     def clear(self) -> None:
         """Let go of everything."""

@@ -103,7 +103,9 @@ CLIENT: Final[tuple[tuple[type[psycopg.Error], Kind], ...]] = (
 )
 """Errors without a SQLSTATE, the first that fits."""
 
-_NO_PARTITION: Final = "no partition of relation"
+_NO_STATEMENT: Final = "26000"
+_NOT_SUPPORTED: Final = "0A000"
+_REVALIDATION: Final = "RevalidateCachedQuery"
 _CHECK_VIOLATION: Final = "23514"
 _LOGIN_MARKS: Final = ("password authentication failed", "no pg_hba.conf entry", "is not permitted to log in")
 _DATABASE_MARK: Final = "does not exist"
@@ -132,9 +134,28 @@ def _kind(error: psycopg.Error) -> Kind:
     state = error.sqlstate
     if state is None:
         return _client_kind(error)
-    if state == _CHECK_VIOLATION and _NO_PARTITION in str(error):
+    if state == _CHECK_VIOLATION and _is_of_partition(error):
         return Kind.NO_PARTITION
+    if is_stale(error):
+        return Kind.PASSES
     return STATES.get(state) or CLASSES.get(state[:2], Kind.PASSES)
+
+
+def is_stale(error: psycopg.Error) -> bool:
+    """Whether the connection's prepared statements are at fault, so that a new connection mends it.
+
+    A pooler gave us another server connection, or a migration changed the type of a column that they return. The
+    function's name stands for the second one, because a server may word its messages in any language.
+    """
+    return error.sqlstate == _NO_STATEMENT or (
+        error.sqlstate == _NOT_SUPPORTED and error.diag.source_function == _REVALIDATION
+    )
+
+
+def _is_of_partition(error: psycopg.Error) -> bool:
+    """Whether a failed check is that of no partition taking a row: that one has a table and no constraint."""
+    diagnosis = error.diag
+    return diagnosis.table_name is not None and diagnosis.constraint_name is None
 
 
 def _client_kind(error: psycopg.Error) -> Kind:

@@ -162,6 +162,7 @@ class WiredLedger:
         self.head: Head | None = None
         self._app = app
         self._new_writer = new_writer
+        self._in_use: list[tuple[Entity, str]] = []
 
     def close(self) -> None:
         """Close the connection and let go of the cache; the next unit of work opens another one."""
@@ -182,7 +183,7 @@ class WiredLedger:
 
     @contextmanager
     def _unit(self) -> Iterator[None]:
-        """Leaves no trace of what was not written, and no state in the cache that may not be the stored one."""
+        """Leaves no trace of what was not written, neither in the database nor in the cache."""
         with translated("connecting to the database"):
             if self.wire.open():
                 self._forget()
@@ -190,9 +191,12 @@ class WiredLedger:
         try:
             yield
         except BaseException:
-            self._forget_states()
+            # Only this unit's: others are as good as before, and to read all anew would make a busy time busier.
+            for entity, key in self._in_use:
+                self.cache.drop(entity, key)
             raise
         finally:
+            self._in_use = []
             self.wire.rollback()
 
     def commit(self, steps: list[Step], doing: str) -> None:
@@ -206,7 +210,8 @@ class WiredLedger:
         try:
             self.wire.run(steps)
         except psycopg.Error as error:
-            if error.sqlstate is None or not self.wire.session.is_open:
+            is_lost = error.sqlstate is None and isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+            if is_lost or not self.wire.session.is_open:
                 self.close()
                 raise Transient(f"{doing}: the connection was lost; it may or may not have been done") from error
             raise meaning(error, doing) from error
@@ -214,19 +219,20 @@ class WiredLedger:
             self.close()
             raise
 
-    def keep(self, changes: Sequence[EntityChange], known: Mapping[tuple[Entity, str], KnownEntity]) -> None:
+    def keep(self, changes: Sequence[EntityChange]) -> None:
         """Keep states that were committed just now."""
         for change in changes:
-            salt = known[change.entity, change.key].salt
-            self.cache.put(change.entity, change.key, CachedEntity(change.state, salt, change.surrogate))
+            self.cache.put(change.entity, change.key, CachedEntity(change.state, change.surrogate))
+
+    def cached(self, entity: Entity, key: str) -> CachedEntity | None:
+        """The state kept for an entity, which the unit of work uses from now on."""
+        self._in_use.append((entity, key))
+        return self.cache.get(entity, key)
 
     def _forget(self) -> None:
-        self._forget_states()
+        self.cache.clear()
         self.head = None
         self.writer = ""
-
-    def _forget_states(self) -> None:
-        self.cache.clear()
 
 
 class _EntityReading:
@@ -243,11 +249,10 @@ class _EntityReading:
         self._view = view
         self._customers = sorted(customers)
         self._terminals = sorted(terminals)
-        cache = ledger.cache
         self._asked: list[tuple[Entity, str, CachedEntity | None]] = [
-            (Entity.CUSTOMER, key, cache.get(Entity.CUSTOMER, key)) for key in self._customers
+            (Entity.CUSTOMER, key, ledger.cached(Entity.CUSTOMER, key)) for key in self._customers
         ]
-        self._asked += [(Entity.TERMINAL, key, cache.get(Entity.TERMINAL, key)) for key in self._terminals]
+        self._asked += [(Entity.TERMINAL, key, ledger.cached(Entity.TERMINAL, key)) for key in self._terminals]
 
     def insertions(self) -> list[Step]:
         """Insert entities that may be new: those in the cache are not."""
@@ -302,7 +307,7 @@ class _EntityReading:
             name = None if surrogate is None else Surrogate(surrogate)
             known[entity, key] = KnownEntity(state, name, salt)
             if name is not None and (cached is None or data):
-                self._ledger.cache.put(entity, key, CachedEntity(state, salt, name))
+                self._ledger.cache.put(entity, key, CachedEntity(state, name))
         return known
 
     def _state(
@@ -331,15 +336,11 @@ class _EntityReading:
 def _is_same_life(cached: CachedEntity, row: Row) -> bool:
     """Whether a cached state is an earlier moment of what a row holds now.
 
-    It is not if the customer was forgotten and came back, or if the database was set back to an earlier time.
+    It is not if the customer was forgotten and came back, for then another salt made another surrogate, or if the
+    database was set back to an earlier time.
     """
-    _, version, header, surrogate, salt = row
-    return (
-        header is not None
-        and salt == cached.salt
-        and surrogate == cached.surrogate
-        and version >= cached.state.header.version
-    )
+    _, version, _, surrogate, _ = row
+    return bool(surrogate == cached.surrogate and version >= cached.state.header.version)
 
 
 class DecidingUnit:
@@ -404,7 +405,7 @@ class DecidingUnit:
         self._stages.end("write")
         if writes.block is not None:
             self._ledger.head = Head.of(writes.block)
-        self._ledger.keep(writes.entities, self._known)
+        self._ledger.keep(writes.entities)
         self._stages.end("keep")
 
     def _extra(
@@ -480,7 +481,7 @@ class LabellingUnit:
         self._stages.end("prepare write")
         self._ledger.commit(steps, "writing labels")
         self._stages.end("write")
-        self._ledger.keep(writes.entities, self._known)
+        self._ledger.keep(writes.entities)
         self._stages.end("keep")
 
 

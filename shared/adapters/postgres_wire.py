@@ -15,6 +15,7 @@ from psycopg.types.array import ListBinaryDumper
 from psycopg.types.numeric import Int8BinaryDumper
 from psycopg.types.string import StrBinaryDumper
 
+from shared.adapters.postgres_errors import is_stale
 from shared.adapters.postgres_ledger_statements import ROLLBACK, Statement
 from shared.adapters.postgres_session import Connection, PostgresSession
 
@@ -76,7 +77,14 @@ class PsycopgWire:
 
     def run(self, steps: Sequence[Step]) -> list[list[Row]]:
         """One pipeline."""
-        connection = self._session.connection
+        try:
+            return self._pipelined(self._session.connection, steps)
+        except psycopg.Error as error:
+            if is_stale(error):
+                self._session.close()
+            raise
+
+    def _pipelined(self, connection: Connection, steps: Sequence[Step]) -> list[list[Row]]:
         with ExitStack() as stack:
             cursors = []
             with connection.pipeline():

@@ -21,6 +21,7 @@ import numpy as np
 import psycopg
 from psycopg import pq
 
+from shared.adapters.postgres_errors import is_stale
 from shared.adapters.postgres_ledger_statements import ROLLBACK, Kind, Statement
 from shared.adapters.postgres_session import Connection, PostgresSession
 from shared.adapters.postgres_wire import Row, Step
@@ -132,7 +133,7 @@ class _Prepared:
         self.formats = [pq.Format.BINARY] * len(self.encoders)
         self.decoders = [_DECODE[kind] for kind in statement.columns]
 
-    def encode(self, values: Sequence[Any]) -> list[bytes | pq.abc.Buffer | None]:
+    def encode(self, values: Sequence[Any]) -> list[bytes]:
         """Parameters as bytes."""
         return [encoder(value) for encoder, value in zip(self.encoders, values, strict=True)]
 
@@ -183,31 +184,42 @@ class LibpqWire:
         server = self._server
         if server is None or not self._session.is_open:
             raise psycopg.OperationalError("there is no connection")
+        # All parameters first: one that cannot be encoded must not leave half a round behind.
+        encoded = [self._encoded(statement, values) for statement, values in steps]
         expected: list[tuple[_Prepared, str]] = []
         preparing: set[str] = set()
         try:
-            for statement, values in steps:
-                prepared = self._statements.get(statement.name)
-                if prepared is None:
-                    prepared = self._statements[statement.name] = _Prepared(statement)
+            for (statement, _), (prepared, parameters) in zip(steps, encoded, strict=True):
                 if statement.name not in self._ready and statement.name not in preparing:
                     server.send_prepare(prepared.name, prepared.text)
                     expected.append((prepared, statement.name))
                     preparing.add(statement.name)
-                server.send_query_prepared(
-                    prepared.name, prepared.encode(values), prepared.formats, result_format=pq.Format.BINARY
-                )
+                server.send_query_prepared(prepared.name, parameters, prepared.formats, result_format=pq.Format.BINARY)
                 expected.append((prepared, ""))
             server.pipeline_sync()
             return self._answers(server, expected)
         except psycopg.Error as error:
-            if error.sqlstate is None:
+            if error.sqlstate is None or is_stale(error):
                 self._session.close()
             raise
         except BaseException:
             # In the middle of a round: what is still to come would be taken for the answers of the next one.
             self._session.close()
             raise
+
+    def _encoded(self, statement: Statement, values: Sequence[Any]) -> tuple[_Prepared, list[bytes]]:
+        """A statement with its codecs and its parameters.
+
+        Raises:
+            psycopg.DataError: A value does not fit its type.
+        """
+        prepared = self._statements.get(statement.name)
+        if prepared is None:
+            prepared = self._statements[statement.name] = _Prepared(statement)
+        try:
+            return prepared, prepared.encode(values)
+        except (struct.error, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise psycopg.DataError(f"a parameter of {statement.name} does not fit its type") from error
 
     def rollback(self) -> None:
         """Roll back in a round of its own, or close what cannot be rolled back."""
@@ -275,12 +287,8 @@ def _error(result: pq.abc.PGresult) -> psycopg.Error:
     """The error of a result, as the class that psycopg has for its state."""
     state = (result.error_field(pq.DiagnosticField.SQLSTATE) or b"").decode()
     words = (result.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or result.error_message).decode("utf-8", "replace")
-    if not state:
-        return psycopg.OperationalError(words)
     try:
-        kind: type[psycopg.Error] = psycopg.errors.lookup(state)
+        kind = psycopg.errors.lookup(state) if state else psycopg.OperationalError
     except KeyError:
         kind = psycopg.DatabaseError
-    error = kind(words)
-    error.sqlstate = state
-    return error
+    return kind(words, info=result)

@@ -245,6 +245,19 @@ def test_labels_come_before_and_after_their_transaction(store: Store) -> None:
     assert_sound(store.tables())
 
 
+def test_labels_that_waited_are_folded_in_the_order_in_which_they_were_known(store: Store) -> None:
+    own = transaction(1, 0)
+    said = [label(own, fraud=place % 2 == 0, known_after_us=(place * 7) % 5) for place in range(10)]
+    labelling(store.ledger()).record(said)
+    scoring(store.ledger()).decide([own])
+    found = {
+        item.customer_version: item.label for item in store.tables().labels.values() if isinstance(item, LabelVersions)
+    }
+    expected = sorted(said, key=lambda item: (item.known_at_us, label_digest(item)))
+    assert [found[version] for version in sorted(found)] == expected
+    assert min(found) == 2
+
+
 def test_a_label_keeps_all_that_it_says(store: Store) -> None:
     mark = labelling(store.ledger())
     said = [

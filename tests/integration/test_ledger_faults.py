@@ -22,15 +22,17 @@ from shared.adapters.postgres_ledger_statements import Kind, Statement
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.postgres_wire_libpq import LibpqWire
 from shared.adapters.schema.grants import Role
-from shared.domain.canonical import Digest
+from shared.domain.canonical import Digest, transaction_digest
 from shared.domain.errors import BrokenInvariant, Transient
 from shared.domain.feature_view import CARD_V1, Entity
 from shared.domain.instants import US_PER_DAY
-from shared.domain.ledger import LabelClaim
+from shared.domain.ledger import Claim, DecisionWrites, LabelClaim
+from shared.domain.log_block import leaf_hash, next_block
 from shared.domain.score import Scored
 from shared.services.scoring import Decided, Refused
 from tests.conftest import MigratedDatabase, free_ports
 from tests.contract.ledger_stores import FIRST_US, LAST_US, REAL, PostgresStore, labelling, scoring, store_of
+from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
 from tests.unit.domain.worlds import BASE_US, label, transaction
 from tests.unit.shared.test_scoring import recomputed
@@ -260,6 +262,115 @@ def test_what_the_database_refuses_is_a_broken_invariant_and_costs_no_connection
     assert head is not None
     assert (ledger.writer, ledger.head.sequence) == (head.writer, head.sequence + 2)
     assert decided(store) == 3
+
+
+def test_a_failed_check_is_not_taken_for_a_missing_partition(store: PostgresStore) -> None:
+    ledger = store.ledger()
+    own = replace(BATCH[0], amount_minor=0)  # no accepted transaction has it
+    (verdict,) = scoring(ledger).decide([own])
+    assert isinstance(verdict, Refused)
+    assert isinstance(verdict.error, BrokenInvariant)
+    assert "23514" in str(verdict.error)
+    assert "partition" not in str(verdict.error)
+    assert ids(store) == set()
+
+
+def test_a_value_that_does_not_fit_its_type_is_a_broken_invariant(store: PostgresStore) -> None:
+    ledger = store.ledger()
+    with ledger.deciding(CARD_V1) as work:
+        work.claim([Claim(BATCH[0], transaction_digest(BATCH[0]))])
+        block = replace(next_block(work.writer, None, [b""]), count=1 << 40)
+        with pytest.raises(BrokenInvariant):
+            work.write(DecisionWrites((), (), (), (), block, 5))
+    assert (ids(store), ledger.head) == (set(), None)
+    assert isinstance(scoring(ledger).decide(BATCH[:1])[0], Decided)
+
+
+def test_a_migration_that_makes_prepared_statements_stale_costs_one_try(store: PostgresStore) -> None:
+    ledger = store.ledger()
+    scoring(ledger).decide(BATCH[:2])
+    retype = "ALTER TABLE tollgate.merchant_features ALTER COLUMN surrogate TYPE {}"
+    try:
+        store.admin.execute(retype.format("varchar(64)").encode())
+        with pytest.raises(Transient, match="0A000"):
+            scoring(ledger).decide(BATCH)
+        assert all(isinstance(item, Decided) for item in scoring(ledger).decide(BATCH))
+    finally:
+        store.admin.execute(retype.format("text").encode())
+    assert decided(store) == 7
+
+
+def test_statements_that_a_pooler_lost_cost_one_try(store: PostgresStore) -> None:
+    ledger = store.ledger()
+    scoring(ledger).decide(BATCH[:2])
+    if isinstance(ledger.wire, LibpqWire):
+        ledger.wire.run([(Statement("forget_all", "DEALLOCATE ALL"), ())])
+    else:  # past psycopg, which would take note
+        ledger.wire.session.connection.pgconn.exec_(b"DEALLOCATE ALL")
+    with pytest.raises(Transient, match="26000"):
+        scoring(ledger).decide(BATCH)
+    assert all(isinstance(item, Decided) for item in scoring(ledger).decide(BATCH))
+    assert decided(store) == 7
+
+
+def test_a_decision_names_its_place_in_the_log(store: PostgresStore) -> None:
+    ledger = store.ledger()
+    for part in (BATCH[:3], BATCH[3:]):
+        scoring(ledger).decide(part)
+    blocks = {(block.writer, block.sequence): block for block in store.tables().blocks}
+    rows = store.admin.execute("SELECT record, log_writer, log_sequence, log_leaf FROM tollgate.predictions").fetchall()
+    assert {blocks[writer, sequence].leaves[leaf] for _, writer, sequence, leaf in rows} == {
+        leaf_hash(record) for record, *_ in rows
+    }
+    assert all(blocks[writer, sequence].leaves[leaf] == leaf_hash(record) for record, writer, sequence, leaf in rows)
+    times = store.admin.execute(
+        "SELECT recorded_at_us FROM tollgate.predictions UNION SELECT recorded_at_us FROM tollgate.transactions"
+        " UNION SELECT recorded_at_us FROM tollgate.log_blocks UNION SELECT recorded_at_us FROM tollgate.outbox"
+    ).fetchall()
+    assert times == [(FakeClock().now_us(),)]
+
+
+def test_an_id_is_marked_for_as_long_as_labels_wait_for_it(store: PostgresStore) -> None:
+    ledger = store.ledger()
+    marked = "SELECT transaction_id FROM tollgate.transaction_ids WHERE labelled"
+    labelling(ledger).record([label(item, fraud=True) for item in BATCH[:2]])
+    assert {row[0] for row in store.admin.execute(marked.encode())} == {"t0000", "t0001"}
+    scoring(ledger).decide(BATCH[1:])
+    labelling(ledger).record([label(BATCH[2], fraud=True)])
+    assert {row[0] for row in store.admin.execute(marked.encode())} == {"t0000"}
+
+
+def test_states_of_other_entities_stay_cached_when_a_unit_fails(store: PostgresStore) -> None:
+    ledger = store.ledger()
+    scoring(ledger).decide(BATCH)
+    with suppress(ZeroDivisionError), ledger.deciding(CARD_V1) as work:
+        other = transaction(50, 50, customer="c1", terminal="m2")
+        work.claim([Claim(other, transaction_digest(other))])
+        raise ZeroDivisionError
+    kept = [ledger.cache.get(Entity.CUSTOMER, f"c{number}") is not None for number in range(3)]
+    assert kept == [True, False, True]
+    assert ledger.cache.get(Entity.TERMINAL, "m") is not None
+
+
+def test_a_session_commits_rolls_back_and_comes_back(dsn: str) -> None:
+    session = PostgresSession(PostgresConnection("DATABASE", dsn=dsn), "test")
+    count = b"SELECT count(*) FROM tollgate.outbox"
+    insert = b"INSERT INTO tollgate.outbox (transaction_id, event_time_us, recorded_at_us) VALUES ('x', 1, 1)"
+    with suppress(ZeroDivisionError), session.transaction() as connection:
+        connection.execute(insert)
+        raise ZeroDivisionError
+    with session.transaction() as connection:
+        pid = connection.info.backend_pid
+        assert connection.execute(count).fetchone() == (0,)
+        connection.execute(insert)
+    with suppress(psycopg.OperationalError), session.transaction() as connection:
+        connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+    assert not session.is_open
+    with session.transaction() as connection:
+        assert connection.execute(count).fetchone() == (1,)
+        assert connection.execute("SHOW lock_timeout").fetchone() == ("5s",)
+        connection.execute("DELETE FROM tollgate.outbox")
+    session.close()
 
 
 @pytest.mark.parametrize("entity", list(Entity))

@@ -17,7 +17,7 @@ SIZE = EntityState.empty(CARD_V1, Entity.CUSTOMER).n_bytes
 
 def cached(number: int) -> CachedEntity:
     state = EntityState.empty(CARD_V1, Entity.CUSTOMER)
-    return CachedEntity(state._replace(header=state.header._replace(version=number)), b"", Surrogate("k1.x"))
+    return CachedEntity(state._replace(header=state.header._replace(version=number)), Surrogate("k1.x"))
 
 
 @given(st.integers(1, 5), st.lists(st.tuples(st.booleans(), st.sampled_from("abcdefg")), max_size=60))

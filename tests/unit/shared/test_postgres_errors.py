@@ -71,7 +71,6 @@ def test_states_are_told_apart(state: str, expected: type[TollgateError]) -> Non
         (psycopg.errors.InvalidCatalogName("x"), "tollgate db upgrade"),
         (psycopg.OperationalError('FATAL:  database "tollgate" does not exist'), "tollgate db upgrade"),
         (psycopg.errors.InsufficientPrivilege("x"), "tollgate db grants"),
-        (psycopg.errors.CheckViolation('no partition of relation "transactions" found for row'), "db partitions"),
     ],
 )
 def test_a_broken_installation_names_what_mends_it(error: psycopg.Error, command: str) -> None:
