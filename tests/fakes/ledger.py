@@ -56,6 +56,8 @@ class Tables:
     labels: dict[tuple[TransactionId, Digest], LabelVersions | Label] = field(default_factory=dict)
     entities: dict[tuple[Entity, str], StoredEntity] = field(default_factory=dict)
     blocks: list[LogBlock] = field(default_factory=list)
+    recorded_at_us: dict[tuple[str, int], int] = field(default_factory=dict)
+    places: dict[TransactionId, tuple[str, int, int]] = field(default_factory=dict)
     outbox: list[TransactionId] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -182,6 +184,9 @@ class FakeDecidingWork:
         ledger._write_entities(writes.entities, self._new)
         if writes.block is not None:
             tables.blocks.append(writes.block)
+            place = writes.block.writer, writes.block.sequence
+            tables.recorded_at_us[place] = writes.recorded_at_us
+            tables.places |= {row.transaction_id: (*place, leaf) for leaf, row in enumerate(writes.decisions)}
             ledger.head = Head.of(writes.block)
 
 
