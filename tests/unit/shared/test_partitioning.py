@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from itertools import pairwise
 
+import azure.functions as func
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.errors import InvalidInput
 from shared.domain.instants import US_PER_DAY
+from shared.entrypoints import timer_partitions
 from shared.services.partitioning import (
     AHEAD_DAYS,
     BEHIND_DAYS,
@@ -43,6 +46,10 @@ class At:
 
     def now_us(self) -> int:
         return self._now_us
+
+
+class Timer(func.TimerRequest):
+    past_due = False
 
 
 def test_weeks_start_on_thursdays_as_1970_did() -> None:
@@ -89,3 +96,11 @@ def test_what_the_timer_keeps_is_more_than_what_an_app_needs(now_us: int) -> Non
         )
         assert set(names(later)) <= kept
     assert AHEAD_DAYS > NEEDED_DAYS
+
+
+def test_the_timer_makes_them_and_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
+    partitions = Recorded()
+    with caplog.at_level(logging.INFO, logger="shared"):
+        timer_partitions.make(Timer(), partitions, At(100 * US_PER_DAY))
+    assert partitions.asked == [(86 * US_PER_DAY, 128 * US_PER_DAY)]
+    assert '"made":3' in caplog.text
