@@ -302,11 +302,14 @@ class _EntityReading:
                 self._asked[place], newer[place] = entry, data
         known = {}
         for (entity, key, cached), data in zip(self._asked, newer, strict=True):
-            _, _, header, surrogate, salt = rows[entity, key]
+            _, version, header, surrogate, salt = rows[entity, key]
+            if cached is not None and cached.state.header.version == version:
+                known[entity, key] = KnownEntity(cached.state, cached.surrogate, salt)
+                continue
             state = self._state(entity, cached, header, data)
             name = None if surrogate is None else Surrogate(surrogate)
             known[entity, key] = KnownEntity(state, name, salt)
-            if name is not None and (cached is None or data):
+            if name is not None:
                 self._ledger.cache.put(entity, key, CachedEntity(state, name))
         return known
 
@@ -396,15 +399,16 @@ class DecidingUnit:
     def write(self, writes: DecisionWrites) -> None:
         """Write and commit in one round."""
         self._stages.begin()
-        steps = decision_steps(writes)
+        head = None if writes.block is None else Head.of(writes.block)
+        steps = decision_steps(writes, head)
         written = {(change.entity, change.key) for change in writes.entities}
         unused = [name for name, known in self._known.items() if known.surrogate is None and name not in written]
         steps += _removals(unused)
         self._stages.end("prepare write")
         self._ledger.commit(steps, "writing decisions")
         self._stages.end("write")
-        if writes.block is not None:
-            self._ledger.head = Head.of(writes.block)
+        if head is not None:
+            self._ledger.head = head
         self._ledger.keep(writes.entities)
         self._stages.end("keep")
 

@@ -11,19 +11,24 @@ from shared.domain.feature_view import Entity
 from shared.domain.identifiers import TransactionId
 from shared.domain.labels import PRECEDENCE, Label
 from shared.domain.ledger import DecisionRow, DecisionWrites, EntityChange, LabelVersions, LabelWrites, TransactionRow
-from shared.domain.log_block import LogBlock
+from shared.domain.log_block import Head, LogBlock
 
 type Columns = tuple[Sequence[str] | Sequence[int] | Sequence[bytes], ...]
 
 
-def decision_steps(writes: DecisionWrites) -> list[Step]:
-    """All that a unit of work on transactions writes; what there is none of needs no statement."""
+def decision_steps(writes: DecisionWrites, head: Head | None) -> list[Step]:
+    """All that a unit of work on transactions writes; what there is none of needs no statement.
+
+    Args:
+        writes: What to write.
+        head: Of its block, whose hash is not computed a second time.
+    """
     steps: list[Step] = []
     if writes.transactions:
         steps.append((sql.WRITE_TRANSACTIONS, (*_transaction_columns(writes.transactions), writes.recorded_at_us)))
     block = writes.block
-    if block is not None:
-        steps += _decided_steps(writes.decisions, block, writes.recorded_at_us)
+    if block is not None and head is not None:
+        steps += _decided_steps(writes.decisions, block, head, writes.recorded_at_us)
     if writes.waited:
         steps.append((sql.WRITE_WAITED, _version_columns(writes.waited)))
         steps.append((sql.CLEAR_LABELLED, (sorted({item.label.transaction_id for item in writes.waited}),)))
@@ -102,7 +107,7 @@ def _transaction_columns(rows: Sequence[TransactionRow]) -> Columns:
     )
 
 
-def _decided_steps(rows: Sequence[DecisionRow], block: LogBlock, recorded_at_us: int) -> list[Step]:
+def _decided_steps(rows: Sequence[DecisionRow], block: LogBlock, head: Head, recorded_at_us: int) -> list[Step]:
     ids, times = [row.transaction_id for row in rows], [row.event_time_us for row in rows]
     decisions = (
         ids,
@@ -123,7 +128,7 @@ def _decided_steps(rows: Sequence[DecisionRow], block: LogBlock, recorded_at_us:
         block.root,
         block.count,
         b"".join(block.leaves),
-        block.hash,
+        head.hash,
         recorded_at_us,
     )
     return [

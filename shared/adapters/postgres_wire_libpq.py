@@ -58,17 +58,29 @@ type _Encode = Callable[[Any], bytes]
 type _Decode = Callable[[bytes], Any]
 
 
-def _bytes_array(values: Sequence[bytes], oid: int = _OIDS[Kind.BYTES]) -> bytes:
-    if not values:
-        return _EMPTY(0, 0, oid)
-    parts = [_ARRAY(1, 0, oid, len(values), 1)]
-    for value in values:
-        parts += (_LENGTH(len(value)), value)
-    return b"".join(parts)
+def _variable_array(kind: Kind) -> Callable[[Sequence[bytes]], bytes]:
+    """Encodes arrays of values of any length."""
+    empty, alone = _EMPTY(0, 0, _OIDS[kind]), _ARRAY(1, 0, _OIDS[kind], 1, 1)
+
+    def encode(values: Sequence[bytes]) -> bytes:
+        if len(values) == 1:  # most batches of a calm hour
+            return b"".join((alone, _LENGTH(len(values[0])), values[0]))
+        if not values:
+            return empty
+        parts = [_ARRAY(1, 0, _OIDS[kind], len(values), 1)]
+        for value in values:
+            parts += (_LENGTH(len(value)), value)
+        return b"".join(parts)
+
+    return encode
+
+
+_bytes_array: Final = _variable_array(Kind.BYTES)
+_encoded_text_array: Final = _variable_array(Kind.TEXT)
 
 
 def _text_array(values: Sequence[str]) -> bytes:
-    return _bytes_array([value.encode() for value in values], _OIDS[Kind.TEXT])
+    return _encoded_text_array([value.encode() for value in values])
 
 
 def _fixed_array(kind: Kind) -> _Encode:
@@ -77,11 +89,14 @@ def _fixed_array(kind: Kind) -> _Encode:
     width = struct.calcsize(f"!{code}")
     one = struct.Struct(f"!i{code}").pack
     record = np.dtype([("length", ">i4"), ("value", np.dtype(code).newbyteorder(">"))])
+    empty, alone = _EMPTY(0, 0, oid), _ARRAY(1, 0, oid, 1, 1)
 
     def encode(values: Sequence[float]) -> bytes:
         count = len(values)
+        if count == 1:
+            return alone + one(width, values[0])
         if not count:
-            return _EMPTY(0, 0, oid)
+            return empty
         if count < _VECTORISED_FROM:
             return _ARRAY(1, 0, oid, count, 1) + b"".join([one(width, value) for value in values])
         columns = np.empty(count, record)

@@ -20,6 +20,7 @@ from shared.adapters.postgres_errors import translated
 from shared.adapters.postgres_ledger import PLANS, random_writer
 from shared.adapters.postgres_ledger_statements import Kind, Statement
 from shared.adapters.postgres_session import PostgresSession
+from shared.adapters.postgres_wire import PsycopgWire
 from shared.adapters.postgres_wire_libpq import LibpqWire
 from shared.adapters.schema.grants import Role
 from shared.domain.canonical import Digest, transaction_digest
@@ -232,6 +233,31 @@ def test_a_server_that_does_not_answer_is_given_up(dsn: str) -> None:
     with lock, pytest.raises(Transient), translated("testing"):
         wire.run([(slow, ())])
     assert not session.is_open
+
+
+VALUES: dict[Kind, list[object]] = {
+    Kind.INT2: [0, 1, -1, 32_767, -32_768],
+    Kind.INT4: [0, 1, -1, (1 << 31) - 1, -(1 << 31)],
+    Kind.INT8: [0, 1, -1, (1 << 63) - 1, -(1 << 63)],
+    Kind.TEXT: ["", "a", "\N{SNOWMAN}", "x" * 70_000, '{"a",NULL}'],
+    Kind.BYTES: [b"", b"\x00", bytes(range(256)), b"y" * 70_000],
+}
+
+
+@pytest.mark.parametrize("wire_kind", [LibpqWire, PsycopgWire])
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_arrive_as_they_are_sent(dsn: str, wire_kind: type[LibpqWire | PsycopgWire], kind: Kind) -> None:
+    session = PostgresSession(PostgresConnection("DATABASE", dsn=dsn), "test", PLANS)
+    wire = wire_kind(session)
+    wire.open()
+    sent = [[VALUES[kind][place % len(VALUES[kind])] for place in range(count)] for count in (0, 1, 2, 39, 40, 41, 90)]
+    arrays = Statement(
+        f"echo_{kind.value}", f"SELECT v FROM unnest($1::{kind.value}[]) AS given(v)", (kind,), columns=(kind,)
+    )
+    assert wire.run([(arrays, (values,)) for values in sent]) == [[(value,) for value in values] for values in sent]
+    scalar = Statement(f"one_{kind.value}", f"SELECT $1::{kind.value}", scalars=(kind,), columns=(kind,))
+    assert wire.run([(scalar, (value,)) for value in VALUES[kind]]) == [[(value,)] for value in VALUES[kind]]
+    session.close()
 
 
 def test_rounds_larger_than_all_buffers_do_not_stop_both_sides(dsn: str) -> None:
