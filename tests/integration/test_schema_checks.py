@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import psycopg
 import pytest
 
 from tests.conftest import MigratedDatabase
+from twin.services.database import bring_up_to_date
+from twin.services.settings import TwinSettings
 
 DIGEST = "decode(repeat('00', 32), 'hex')"
 BUNDLE = "repeat('a', 64)"
@@ -58,3 +62,16 @@ def test_rows_that_make_none_are_refused_by_the_check_meant_for_them(migrated_da
             with pytest.raises(psycopg.errors.CheckViolation) as caught, connection.transaction():
                 connection.execute(f"INSERT INTO tollgate.{row}".encode())
             assert caught.value.diag.constraint_name == check
+
+
+def test_a_database_that_cannot_be_brought_up_to_date_is_one_error_for_people(database: TwinSettings) -> None:
+    with psycopg.connect(database.database_dsn(), autocommit=True) as connection:
+        connection.execute("ALTER FUNCTION tollgate.make_partitions(bigint, bigint) RENAME TO hidden")
+        connection.execute("CREATE FUNCTION tollgate.make_partitions(text) RETURNS int LANGUAGE sql AS $$ SELECT 1 $$")
+        try:
+            with pytest.raises(OSError, match=r"making partitions: .*tollgate db upgrade"):
+                bring_up_to_date(database.database_dsn(), time.time_ns() // 1000)
+        finally:
+            connection.execute("DROP FUNCTION tollgate.make_partitions(text)")
+            connection.execute("ALTER FUNCTION tollgate.hidden(bigint, bigint) RENAME TO make_partitions")
+    bring_up_to_date(database.database_dsn(), time.time_ns() // 1000)

@@ -8,6 +8,7 @@ from shared.adapters.postgres import PostgresConnection, parse_postgres
 from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_readiness import REVISION, revisions
 from shared.adapters.schema import grants
+from shared.domain.errors import TollgateError
 from shared.services.partitioning import AHEAD_DAYS, BEHIND_DAYS, around
 
 APPLICATION_NAME = "tollgate-db"
@@ -18,7 +19,7 @@ def bring_up_to_date(dsn: str, now_us: int) -> None:
 
     Raises:
         psycopg.Error: The database cannot be used, or refuses.
-        OSError: A migration fails.
+        OSError: A migration fails, or partitions cannot be made.
     """
     where = parse_postgres("DATABASE", {"DATABASE": dsn})
     with psycopg.connect(dsn, connect_timeout=5) as connection:
@@ -28,7 +29,10 @@ def bring_up_to_date(dsn: str, now_us: int) -> None:
     with psycopg.connect(dsn, connect_timeout=5) as connection:
         grants.apply(connection)
     span = around(now_us, behind_days=BEHIND_DAYS, ahead_days=AHEAD_DAYS)
-    PostgresPartitions(where, APPLICATION_NAME).make(*span)
+    try:
+        PostgresPartitions(where, APPLICATION_NAME).make(*span)
+    except TollgateError as error:
+        raise OSError(str(error)) from error
 
 
 def _migrate(where: PostgresConnection) -> None:
