@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from azure.core import MatchConditions
-from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
+from azure.core.exceptions import ResourceExistsError, ResourceModifiedError, ResourceNotFoundError
 from azure.storage.blob import ContainerClient, ContentSettings
 
 from shared.adapters.blob_errors import translated
@@ -26,7 +26,6 @@ from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput, NotFou
 
 _JSON: Final = ContentSettings(content_type="application/json")
 _BINARY: Final = ContentSettings(content_type="application/octet-stream")
-_PRECONDITION_FAILED: Final = 412
 
 
 class BlobBundles:
@@ -104,14 +103,15 @@ class BlobBundles:
                 answer = self._container.get_blob_client(f"pointers/{change.role}.json").upload_blob(
                     write_pointer(change), content_settings=_JSON, **condition
                 )
+                new_tag = str(answer["etag"])
             except (ResourceExistsError, ResourceModifiedError) as error:
-                raise _changed(change.role) from error
-            except HttpResponseError as error:
-                if error.status_code == _PRECONDITION_FAILED:
+                # The SDK repeats a request whose answer was lost, and is then refused because of its own first try.
+                now = self.pointer(change.role)
+                if now.pointer != change:
                     raise _changed(change.role) from error
-                raise
+                new_tag = now.tag
             self._remember(change)
-        return Pointed(change, str(answer["etag"]))
+        return Pointed(change, new_tag)
 
     def history(self, role: Role) -> list[Pointer]:
         """All states of a role, oldest first. Cost: a listing, and a request for each."""

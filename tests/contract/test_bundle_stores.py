@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
@@ -205,6 +206,32 @@ def test_a_writer_that_stopped_after_the_pointer_leaves_a_whole_history(containe
     assert store.history(Role.CHAMPION) == [first.pointer]
     second = store.point(change(Role.CHAMPION, None, 2), first.tag)
     assert store.history(Role.CHAMPION) == [first.pointer, second.pointer]
+
+
+def test_a_change_whose_answer_was_lost_is_recognised_when_it_is_repeated(container: ContainerClient) -> None:
+    store = BlobBundles(container)
+    digest = store.put(golden_files())
+    states = [change(Role.CHAMPION, digest, 1), change(Role.CHAMPION, None, 2)]
+    made = store.point(states[0], "")
+
+    class Late(BlobBundles):
+        """Sees, at its first look, the role as it was before its own change arrived."""
+
+        before: ClassVar[list[Pointed]] = []
+
+        def pointer(self, role: Role) -> Pointed:
+            return self.before.pop() if self.before else super().pointer(role)
+
+    late = Late(container)
+    late.before.append(Pointed(None, ""))
+    assert late.point(states[0], "") == made
+    last = store.point(states[1], made.tag)
+    late.before.append(made)
+    assert late.point(states[1], made.tag) == last
+    late.before.append(made)
+    with pytest.raises(Conflict):
+        late.point(change(Role.CHAMPION, digest, 2), made.tag)
+    assert store.history(Role.CHAMPION) == states
 
 
 def test_a_writer_that_stopped_half_way_leaves_nothing_in_the_folder(tmp_path: Path) -> None:

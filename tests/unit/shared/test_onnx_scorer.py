@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -171,6 +172,13 @@ def test_a_graph_with_another_number_of_inputs_is_refused() -> None:
     model = XgboostTrainer().fit(rows, None, TrainingParameters(n_trees=2, max_bins=16))
     with pytest.raises(BrokenInvariant, match="one float32 tensor of 25 columns"):
         OnnxScorer(bundle_with(model=model.model))
+
+
+def test_a_graph_without_the_output_is_refused() -> None:
+    graph = onnx.load_from_string(open_bundle(golden_files()).model)
+    del graph.graph.output[1]
+    with pytest.raises(BrokenInvariant, match="no output probabilities of two columns"):
+        OnnxGraph(graph.SerializeToString(), 25)
 
 
 def test_a_booster_that_is_none_is_refused() -> None:

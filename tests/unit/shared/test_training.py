@@ -22,7 +22,7 @@ from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import CARD_V1
 from shared.domain.score import CalibrationTable
-from shared.domain.training_model import TrainingParameters
+from shared.domain.training_model import FittedModel, TrainingParameters
 from shared.domain.training_split import TEST, TRAIN, split_by_time, targets_as_of
 from shared.domain.tree_budget import TreeBudget
 from shared.services.training import Trained, recommended_thresholds, train
@@ -200,6 +200,19 @@ class WrongOracle(XgboostTrainer):
 def test_reasons_that_are_not_the_librarys_are_not_published() -> None:
     with pytest.raises(BrokenInvariant, match="the tables' contributions differ"):
         trained(*history(), trainer=WrongOracle())
+
+
+class ForgetfulTrainer(XgboostTrainer):
+    """Says that it made another number of trees than it exports."""
+
+    def fit(self, *arguments: Any, **options: Any) -> FittedModel:
+        made = super().fit(*arguments, **options)
+        return replace(made, n_trees=made.n_trees - 1)
+
+
+def test_an_export_with_other_trees_is_not_published() -> None:
+    with pytest.raises(BrokenInvariant, match="other trees or features than were trained"):
+        trained(*history(), trainer=ForgetfulTrainer())
 
 
 def test_a_model_over_budget_is_not_published() -> None:
