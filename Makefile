@@ -14,16 +14,22 @@ APPS := score ingest drift retrain
 STAMP := $(VENV)/.setup-stamp
 TWIN_NODE := twin/node/node_modules/.setup-stamp
 TESTS_NODE := tests/node/node_modules/.setup-stamp
+# Pulumi has an environment of its own, see the extra `infra` in pyproject.toml.
+INFRA_VENV := .venv-infra
+INFRA_PY := $(INFRA_VENV)/bin/python
+INFRA_STAMP := $(INFRA_VENV)/.setup-stamp
+INFRA_NODE := infra/node/node_modules/.setup-stamp
 PYTEST_ARGS ?=
 # Most tests wait for real servers more than they compute; more processes than this make two cores late.
 TEST_PROCESSES ?= 2
+CHAOS_SEEDS ?= 20
 
-.PHONY: help setup demo test check bench clean lock format twin-setup
+.PHONY: help setup demo test check bench chaos clean lock format twin-setup infra-setup
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) $(TWIN_NODE) $(TESTS_NODE) ## Install everything into .venv and node_modules (no root needed)
+setup: $(STAMP) $(TWIN_NODE) $(TESTS_NODE) infra-setup ## Install everything into .venv, .venv-infra and node_modules (no root needed)
 	@echo "setup: ready; the command is $(VENV)/bin/tollgate"
 
 $(PY):
@@ -50,16 +56,34 @@ $(TESTS_NODE): tests/node/package-lock.json
 
 twin-setup: $(STAMP) $(TWIN_NODE)
 
+infra-setup: $(INFRA_STAMP) $(INFRA_NODE)
+
+$(INFRA_STAMP): $(STAMP) requirements/infra.txt $(wildcard infra/stubs/pulumi_azure_native-stubs/*)
+	@echo "setup: installing Pulumi into $(INFRA_VENV) (about half a minute on a cold cache)"
+	@test -x $(INFRA_PY) || $(PY) -m venv --without-pip $(INFRA_VENV)
+	@$(UV) pip sync --quiet --python $(INFRA_PY) --require-hashes requirements/infra.txt
+	@$(UV) pip install --quiet --python $(INFRA_PY) --no-deps --no-build-isolation --editable .
+	@cp -R infra/stubs/pulumi_azure_native-stubs "$$($(INFRA_PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	@touch $@
+
+$(INFRA_NODE): infra/node/package-lock.json
+	@echo "setup: installing the linters of queries and workflows"
+	@cd infra/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 demo: twin-setup ## Start a fresh twin, send one event and one request through real apps, show both
 	@$(PY) -m twin.demo
 
 test: setup ## Run all tests on real servers
 	@$(PY) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(INFRA_PY) -m pytest --confcutdir tests/infra --numprocesses $(TEST_PROCESSES) tests/infra
 
 check: setup ## Format, lint, types, imports, locks
 	@echo "check: format"; $(VENV)/bin/ruff format --check --quiet .
 	@echo "check: lint"; $(VENV)/bin/ruff check --quiet .
 	@echo "check: types"; $(VENV)/bin/mypy
+	@echo "check: types of infra"; $(INFRA_VENV)/bin/mypy --cache-dir .mypy_cache/infra \
+	  $$(find infra tests/infra -name '*.py' -not -path '*/node_modules/*')
 	@echo "check: imports"; $(VENV)/bin/lint-imports
 	@echo "check: ok"
 
@@ -73,13 +97,18 @@ lock: $(PY) ## Resolve the pins again (requirements/*.txt, functions/*/requireme
 	@$(PY) -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(UV) pip compile --quiet --universal --python-version 3.13 --generate-hashes --extra dev --no-emit-package tollgate \
 	  --custom-compile-command "make lock" -o requirements/dev.txt pyproject.toml
+	@$(UV) pip compile --quiet --universal --python-version 3.13 --generate-hashes --extra infra --no-emit-package tollgate \
+	  --custom-compile-command "make lock" -o requirements/infra.txt pyproject.toml
 	@for name in $(APPS) twin; do \
 	  echo "lock: $$name"; \
 	  $(UV) pip compile --quiet --universal --python-version 3.13 --generate-hashes --extra $$name --no-emit-package tollgate \
 	    -c requirements/dev.txt --custom-compile-command "make lock" -o requirements/$$name.txt pyproject.toml; done
 	@for app in $(APPS); do cp requirements/$$app.txt functions/$$app/requirements.txt; done
 
+chaos: setup ## Kill writers and the database under load, seed after seed (CHAOS_SEEDS, default 20; about 10 min)
+	@$(PY) -m tests.chaos --seeds $(CHAOS_SEEDS)
+
 clean: ## Stop this checkout's twin; remove its state, build results and caches (keeps .venv and node_modules)
 	@if [ -x $(VENV)/bin/tollgate ] && [ -d .tollgate ]; then $(VENV)/bin/tollgate down; fi
 	@rm -rf .tollgate build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
-	@find . -name __pycache__ -not -path './.venv/*' -not -path '*/node_modules/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*' -not -path '*/node_modules/*' -prune -exec rm -rf {} +

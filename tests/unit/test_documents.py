@@ -36,7 +36,7 @@ def test_a_record_has_its_parts_and_fits_on_a_page(path: Path) -> None:
 def test_every_dependency_earns_its_place_in_the_record() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [line for extra in project["optional-dependencies"].values() for line in extra]
-    for folder in ("twin", "tests"):
+    for folder in ("twin", "tests", "infra"):
         wanted += json.loads((ROOT / folder / "node" / "package.json").read_text(encoding="utf-8"))["dependencies"]
     names = {re.split(r"[\[<>=;~! ]", line, maxsplit=1)[0] for line in wanted} - {project["name"]}
     record = (ROOT / "docs" / "adr" / "0011-dependencies.md").read_text(encoding="utf-8")
