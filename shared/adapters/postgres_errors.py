@@ -103,7 +103,7 @@ CLIENT: Final[tuple[tuple[type[psycopg.Error], Kind], ...]] = (
 )
 """Errors without a SQLSTATE, the first that fits."""
 
-_NO_STATEMENT: Final = "26000"
+_OF_CONNECTION: Final = frozenset({"25006", "26000"})
 _NOT_SUPPORTED: Final = "0A000"
 _REVALIDATION: Final = "RevalidateCachedQuery"
 _CHECK_VIOLATION: Final = "23514"
@@ -142,12 +142,13 @@ def _kind(error: psycopg.Error) -> Kind:
 
 
 def is_stale(error: psycopg.Error) -> bool:
-    """Whether the connection's prepared statements are at fault, so that a new connection mends it.
+    """Whether the connection itself is at fault, so that a new one mends it.
 
-    A pooler gave us another server connection, or a migration changed the type of a column that they return. The
-    function's name stands for the second one, because a server may word its messages in any language.
+    Its prepared statements are gone because a pooler gave us another server connection, or a migration changed the type
+    of a column that they return, or it leads to a server that only reads because another one took over. The name of a
+    function stands for the second, because a server may word its messages in any language.
     """
-    return error.sqlstate == _NO_STATEMENT or (
+    return error.sqlstate in _OF_CONNECTION or (
         error.sqlstate == _NOT_SUPPORTED and error.diag.source_function == _REVALIDATION
     )
 

@@ -53,6 +53,7 @@ from shared.domain.ledger import (
 )
 from shared.domain.log_block import Head
 from shared.domain.surrogates import SALT_BYTES, Surrogate
+from shared.domain.transaction import Transaction
 
 CACHE_BYTES: Final = 64 << 20
 """Memory for states: of some thousand entities with a full history, or some ten thousand with a short one."""
@@ -64,12 +65,14 @@ PLANS: Final[Mapping[str, str]] = MappingProxyType(
         "enable_hashjoin": "off",
         "enable_mergejoin": "off",
         "jit": "off",
+        "max_parallel_workers_per_gather": "0",
     }
 )
 """Session settings under which each statement is planned once, as nested loops over indexes.
 
 Planning anew costs more than running, and statistics of tables that grow from nothing mislead: a plan made while a
-table was empty would scan it. What is switched off only counts as dear, which must not start the compiler of plans.
+table was empty would scan it. What is switched off only counts as dear, which must start neither the compiler of plans
+nor parallel workers (30 ms for what takes one).
 """
 
 type Observe = Callable[[str, float], None]
@@ -382,9 +385,8 @@ class DecidingUnit:
             self._stages.end("claim")
             fresh = {TransactionId(row[0]) for row in answers[1]}
             labelled = [row[0] for row in answers[1] if row[1]]
-            repeated = [claim.transaction.transaction_id for claim in claims]
-            repeated = [identifier for identifier in repeated if identifier not in fresh]
-            repeats, waiting = self._extra(repeated, labelled)
+            repeated = [claim.transaction for claim in claims if claim.transaction.transaction_id not in fresh]
+            repeats, waiting = self._extra(repeated, labelled) if repeated or labelled else ({}, {})
             known = self._known = reading.known(*answers[-3:])
         claimed = Claimed(
             fresh=frozenset(fresh),
@@ -413,14 +415,21 @@ class DecidingUnit:
         self._stages.end("keep")
 
     def _extra(
-        self, repeated: list[TransactionId], labelled: list[str]
+        self, repeated: list[Transaction], labelled: list[str]
     ) -> tuple[dict[TransactionId, Repeat], dict[TransactionId, tuple[Label, ...]]]:
-        """What is stored of repeats and of labels that waited; no round where there are none."""
-        if not repeated and not labelled:
-            return {}, {}
-        held, labels = self._ledger.wire.run([(sql.REPEATS, (repeated,)), (sql.WAITING, (labelled,))])
+        """What is stored of repeats and of labels that waited, in one round."""
+        run = self._ledger.wire.run
+        span = _span([transaction.event_time_us for transaction in repeated])
+        asked = [transaction.transaction_id for transaction in repeated]
+        held, labels = run([(sql.REPEATS, (asked, *span)), (sql.WAITING, (labelled,))])
+        # A conflicting body may have another event time than the one that claimed the id: look where that one is.
+        elsewhere = [row for row in held if row[2] is not None and not span[0] <= row[2] <= span[1]]
+        if elsewhere:
+            asked = [row[0] for row in elsewhere]
+            (found,) = run([(sql.REPEATS, (asked, *_span([row[2] for row in elsewhere])))])
+            held += found
         self._stages.end("repeats and waiting labels")
-        repeats = {TransactionId(row[0]): Repeat(Digest(row[1]), row[2]) for row in held}
+        repeats = {TransactionId(row[0]): Repeat(Digest(row[1]), row[3]) for row in held}
         waiting: dict[TransactionId, list[tuple[int, bytes, Label]]] = {}
         for row in labels:
             label = label_of(row)
@@ -509,6 +518,11 @@ class PostgresLedger(WiredLedger):
             options: As for `WiredLedger`.
         """
         super().__init__(PsycopgWire(PostgresSession(where, app, {**PLANS, **settings})), app=app, **options)
+
+
+def _span(times_us: Sequence[int]) -> tuple[int, int]:
+    """The least and the greatest of some times; nothing lies between those of none."""
+    return (min(times_us), max(times_us)) if times_us else (0, -1)
 
 
 def _claim_columns(claims: Sequence[Claim]) -> tuple[list[str], list[bytes], list[int], list[str], list[str]]:

@@ -88,14 +88,18 @@ RETURNING transaction_id, labelled
 REPEATS: Final = Statement(
     "repeats",
     """
-SELECT i.transaction_id, i.digest, p.record
+SELECT i.transaction_id, i.digest, i.event_time_us, p.record
 FROM tollgate.transaction_ids i
 LEFT JOIN tollgate.predictions p ON p.transaction_id = i.transaction_id AND p.event_time_us = i.event_time_us
+    AND p.event_time_us BETWEEN $2::int8 AND $3::int8
 WHERE i.transaction_id = ANY($1::text[])
 """,
     (_T,),
-    columns=(_T, _B, _B),
+    (_8, _8),
+    columns=(_T, _B, _8, _B),
 )
+"""Looks for decisions in the partitions of a span of event times only: to open all of them, two years of weeks, takes
+longer than everything else in the round."""
 
 WAITING: Final = Statement(
     "waiting",

@@ -173,6 +173,22 @@ def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(store: 
     assert_sound(tables)
 
 
+def test_a_claim_tells_all_of_a_repeat_whatever_body_asks(store: Store) -> None:
+    scoring(store.ledger()).decide([transaction(1, 0), transaction(2, 100 * US_PER_DAY)])
+    Importing(store.ledger(), CARD_V1, KEYS, FakeClock()).take([transaction(3, 101 * US_PER_DAY)])
+    bodies = [transaction(1, 90 * US_PER_DAY), transaction(2, 5), transaction(3, 101 * US_PER_DAY), transaction(4, 6)]
+    ledger = store.ledger()
+    for asked in (bodies, bodies[:1], bodies[1:3]):
+        with ledger.deciding(CARD_V1) as work:
+            claimed = work.claim([Claim(item, transaction_digest(item)) for item in asked])
+        tables = store.tables()
+        expected = {item.transaction_id for item in asked} - {bodies[3].transaction_id}
+        assert set(claimed.repeats) == expected
+        for identifier, repeat in claimed.repeats.items():
+            decision = tables.decisions.get(identifier)
+            assert repeat == (tables.digests[identifier], None if decision is None else decision.record)
+
+
 def test_within_a_batch_an_id_is_decided_once(store: Store) -> None:
     one, other = transaction(1, 0), transaction(1, 0, amount=2)
     first, again, conflict = scoring(store.ledger()).decide([one, one, other])

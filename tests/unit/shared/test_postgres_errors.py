@@ -7,7 +7,7 @@ import pytest
 from azure.core.exceptions import ServiceRequestError
 from azure.identity import CredentialUnavailableError
 
-from shared.adapters.postgres_errors import CLASSES, CLIENT, STATES, meaning, translated
+from shared.adapters.postgres_errors import CLASSES, CLIENT, STATES, is_stale, meaning, translated
 from shared.domain.errors import BrokenInvariant, TollgateError, Transient
 
 
@@ -83,6 +83,17 @@ def test_a_check_that_fails_is_not_taken_for_a_partition() -> None:
     found = meaning(psycopg.errors.CheckViolation('new row violates check constraint "amount"'), "writing")
     assert type(found) is BrokenInvariant
     assert "partitions" not in str(found)
+
+
+def test_some_errors_are_mended_by_another_connection() -> None:
+    for kind, expected in (
+        (psycopg.errors.ReadOnlySqlTransaction, True),
+        (psycopg.errors.InvalidSqlStatementName, True),
+        (psycopg.errors.FeatureNotSupported, False),
+        (psycopg.errors.DeadlockDetected, False),
+        (psycopg.OperationalError, False),
+    ):
+        assert is_stale(kind("made for a test")) is expected
 
 
 def test_messages_hold_no_data() -> None:
