@@ -81,7 +81,7 @@ class OnnxScorer:
     def __init__(self, bundle: Bundle) -> None:
         """Load the graph and run the bundle's probes through it.
 
-        Cost: about 50 ms.
+        Cost: 3 to 6 ms at 100 trees of depth 4.
 
         Raises:
             BrokenInvariant: The graph cannot be loaded, has another form, or gives other outputs than training saw.
