@@ -18,10 +18,12 @@ from shared import telemetry
 from shared.adapters.blob_container import BlobContainerDependency
 from shared.adapters.blob_dead_letters import BlobDeadLetters
 from shared.adapters.blob_probes import BlobProbeReceipts
+from shared.adapters.blob_seals import SEALS_CONTAINER, BlobSeals
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import PostgresConnection, parse_postgres
 from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_readiness import PostgresSchemaDependency
+from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.adapters.process_cells import ProcessCells, shared_folder
 from shared.adapters.system_clock import SystemClock
 from shared.domain.feature_view import CARD_V1
@@ -33,7 +35,7 @@ from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
 from shared.entrypoints.timer_outbox import OutboxParts
 from shared.entrypoints.wire_cors import Cors, parse_origins
-from shared.ports import Clock, DeadLetters, Dependency, Ledger, Partitions, ProbeReceipts
+from shared.ports import Clock, DeadLetters, Dependency, Ledger, Partitions, ProbeReceipts, SealedLedger, Seals
 from shared.services.batching import Batching, BatchLimits
 from shared.services.dead_lettering import CopiedDeadLetters
 from shared.services.ingestion import Ingestion
@@ -83,6 +85,8 @@ class DriftApp:
 
     receipts: ProbeReceipts
     partitions: Partitions
+    sealed: SealedLedger
+    seals: Seals
     clock: Clock
     dependencies: tuple[Dependency, ...]
 
@@ -160,9 +164,16 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
 def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
     """Build the drift app; raises as `build_score_app`."""
     settings = _configured(DriftSettings, environment)
-    probes = _data(environment).get_container_client(settings.probes_container)
-    partitions = PostgresPartitions(parse_postgres(DATABASE, environment), "drift")
-    return DriftApp(BlobProbeReceipts(probes), partitions, SystemClock(), (BlobContainerDependency(probes),))
+    service, where = _data(environment), parse_postgres(DATABASE, environment)
+    probes = service.get_container_client(settings.probes_container)
+    return DriftApp(
+        receipts=BlobProbeReceipts(probes),
+        partitions=PostgresPartitions(where, "drift"),
+        sealed=PostgresSealedLedger(where, "drift"),
+        seals=BlobSeals(service.get_container_client(SEALS_CONTAINER)),
+        clock=SystemClock(),
+        dependencies=(BlobContainerDependency(probes),),
+    )
 
 
 def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:

@@ -3,7 +3,7 @@
 import azure.functions as func
 
 from shared.bootstrap import drift_app
-from shared.entrypoints import timer_partitions, timer_probes
+from shared.entrypoints import timer_partitions, timer_probes, timer_seals
 from shared.entrypoints.health_routes import health_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
@@ -30,3 +30,10 @@ def forget_probes(timer: func.TimerRequest) -> None:
 def make_partitions(timer: func.TimerRequest) -> None:
     """Make the database's next time partitions, daily."""
     timer_partitions.make(timer, drift_app().partitions, drift_app().clock)
+
+
+@app.function_name("seal_log")
+@app.timer_trigger(arg_name="timer", schedule="0 * * * * *")
+def seal_log(timer: func.TimerRequest) -> None:
+    """Write down outside the database where the log ends, every minute."""
+    timer_seals.make(timer, drift_app().sealed, drift_app().seals, drift_app().clock)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
@@ -10,6 +10,9 @@ from shared.adapters.blob_errors import translated
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
+
+SEALS_CONTAINER: Final = "seals"
+"""Not a setting: infrastructure makes it with the policy that keeps its blobs from being changed."""
 
 
 class BlobSeals:

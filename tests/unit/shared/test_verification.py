@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from shared.domain.log_block import Head, next_block
 from shared.domain.seal import NO_SEAL, Seal, read_seal, seal_bytes
 from shared.domain.surrogates import KeyRing, SurrogateKey
 from shared.domain.transaction import Transaction
+from shared.entrypoints import timer_seals
 from shared.services.forgetting import forget
 from shared.services.importing import Importing
 from shared.services.labelling import Labelling, LabelOutcome
@@ -645,3 +647,22 @@ def test_someone_forgotten_in_one_place_only_is_named(ledgers: Ledgers) -> None:
     assert ledgers.decisions().findings.kept == [
         Finding(Subject.BODY, name, "its customer is forgotten in one place and not in the other")
     ]
+
+
+# ---- the timer that seals
+
+
+def test_the_timer_seals_and_says_when_the_log_fell_behind(ledgers: Ledgers, caplog: pytest.LogCaptureFixture) -> None:
+    class Timer:
+        past_due = False
+
+    timer: Any = Timer()
+    with caplog.at_level("INFO", logger="shared"):
+        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock)
+        assert 'log sealed {"seal":0,"heads":2,"past_due":false}' in caplog.text
+        caplog.clear()
+        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock)
+        assert caplog.text == ""
+        cut_tail(ledgers, 1)
+        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock)
+    assert caplog.text.count("the log ends before its seal") == 2
