@@ -12,6 +12,7 @@ rate were chosen on the three test weeks from 2018-07-04 on, before the first we
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -176,6 +177,8 @@ def run(*, quick: bool = False) -> Report:
             add_difference(report, name, points, draws)
     add_reasons(report, data, tables)
     add_chance(report, transactions, labels, first_days[0])
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    report.add("peak resident memory", peak_mb, "MB", aim=2_000, better="lower")
     report.add("processor time of all of it", time.process_time() - started, "s", aim=600, better="lower")
     return report
 

@@ -33,7 +33,7 @@ from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.feature_view import CARD_V1
 from shared.domain.score import Scored
 from shared.domain.tree_budget import TreeBudget
-from tests.fakes.bundles import golden_files
+from tests.fakes.bundles import GOLDEN, golden_files
 
 
 def with_manifest(change: Callable[[dict[str, Any]], None]) -> dict[str, bytes]:
@@ -62,6 +62,12 @@ def test_a_bundle_opens_to_what_was_packed() -> None:
     assert bundle.tables.n_bytes == bundle.manifest.size.table_bytes
     assert write_manifest(bundle.manifest) == files[MANIFEST]
     assert open_bundle(files, bundle.digest).digest == bundle.digest
+
+
+def test_the_page_names_every_file_and_every_field() -> None:
+    page = (GOLDEN.parents[2] / "docs" / "bundles.md").read_text(encoding="utf-8")
+    names = [MANIFEST, *FILES, *json.loads(golden_files()[MANIFEST])]
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("name", [MANIFEST, *FILES])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # the library has no types
 import pytest
+import typer
 from pyarrow import parquet
 from typer.testing import CliRunner
 
@@ -148,6 +149,13 @@ def test_what_cannot_be_done_is_said_in_a_line(tmp_path: Path, arguments: list[s
     assert done.exit_code == 1
     assert reason in done.stderr
     assert "Traceback" not in done.output
+
+
+def test_the_page_names_every_option() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "training.md").read_text(encoding="utf-8")
+    options = [name for parameter in typer.main.get_command(app).params for name in parameter.opts]
+    assert len(options) > 10
+    assert [name for name in options if f"`{name}" not in page and name not in {"--data", "--help"}] == []
 
 
 def test_a_history_that_is_too_short_is_said_in_a_line(tmp_path: Path) -> None:
