@@ -1,10 +1,11 @@
 """The resource that stands for "the database has this schema, these roles and these logins".
 
-It runs before any package is published. Migrations are backward compatible by one version (docs/schema.md), so the
-code that still runs goes on while the schema is already new.
+It runs before any package is published. Migrations are backward compatible by one version (docs/schema.md), so the code
+that still runs goes on while the schema is already new.
 
-The commands are the product's own, `tollgate db upgrade` and `tollgate db grants`, run with the checkout's
-environment. The token is handed over in the environment, never as an argument that other processes could read.
+The commands are the product's own (`tollgate db`), run with the checkout's environment. They are told where the
+database is in the form of an app's setting, so each fetches a token of its own for every connection; the logins are
+made with a token that is handed over in the environment, never as an argument that other processes could read.
 """
 
 from __future__ import annotations
@@ -25,11 +26,10 @@ from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider,
 from infra.app_settings import ROOT
 from infra.delivery import entra
 from infra.delivery.errors import DeliveryError
-from infra.delivery.logins import login_statements
+from infra.delivery.logins import REGISTRY, ROLE_PREFIX
 
 SCHEMA: Final = ROOT / "shared" / "adapters" / "schema"
 TOLLGATE: Final = ROOT / ".venv" / "bin" / "tollgate"
-COMMANDS: Final = (("db", "upgrade"), ("db", "grants"))
 TIMEOUT_S: Final = 1800.0
 """A migration may rewrite an index; half an hour is what a deployment may stand still for."""
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+")
@@ -58,7 +58,7 @@ class Bootstrap:
     tell: Callable[[str], None]
 
     def bring_up(self, host: str, database: str, user: str, logins: Mapping[str, str]) -> None:
-        """Migrate, grant, and let the apps' identities in. Every step may be repeated.
+        """Let the apps' identities in, migrate, grant, make partitions. Every step may be repeated.
 
         Args:
             host: The server.
@@ -71,27 +71,33 @@ class Bootstrap:
         """
         if not _HOST.fullmatch(host):
             raise DeliveryError(f"{host!r} is not a host name")
-        target = f"postgresql://{host}:5432/{database}"
-        for command in COMMANDS:
-            self._step([str(TOLLGATE), *command, "--database", target], host, database, user)
-            self.tell(f"database: {' '.join(command)} done")
-        script = [sys.executable, "-m", "infra.delivery.logins", *(f"{app}={name}" for app, name in logins.items())]
-        self._step(script, host, "postgres", user)
-        self.tell(f"database: {len(login_statements(logins))} statements for {len(logins)} logins done")
-
-    def _step(self, command: Sequence[str], host: str, database: str, user: str) -> None:
-        environment = {
-            **os.environ,
+        login = {
             "PGHOST": host,
-            "PGDATABASE": database,
+            "PGDATABASE": "postgres",
             "PGUSER": user,
             "PGPASSWORD": self.token(entra.DATABASE),
             "PGSSLMODE": "verify-full",
             "PGSSLROOTCERT": "system",
         }
-        code, output = self.run(command, environment)
+        self._step([sys.executable, "-m", "infra.delivery.logins", *logins.values()], login)
+        where = {
+            "DATABASE__host": host,
+            "DATABASE__database": database,
+            "DATABASE__user": user,
+            "DATABASE__sslMode": "verify-full",
+        }
+        members = [f"--member={name}={ROLE_PREFIX}{app}" for app, name in logins.items() if app != REGISTRY]
+        for command in (["upgrade"], ["grants", *members], ["partitions"]):
+            self._step([str(TOLLGATE), "db", *command], where)
+
+    def _step(self, command: Sequence[str], settings: Mapping[str, str]) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "DATABASE"))}
+        code, output = self.run(command, {**inherited, **settings})
+        # The command's own words: what was applied, given and made.
+        text = output[-2000:].strip()
         if code != 0:
-            raise DeliveryError(f"{' '.join(command[:4])}: exit code {code}: {output[-2000:].strip()}")
+            raise DeliveryError(f"{' '.join(command[1:4])}: exit code {code}: {text}")
+        self.tell(f"database: {' '.join(command[1:3])}: {text or 'done'}")
 
 
 def run_command(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:

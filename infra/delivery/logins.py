@@ -1,10 +1,10 @@
-"""Logins of the apps' identities in Postgres: each becomes a member of its app's role, and of nothing else.
+"""Logins of the apps' identities in Postgres.
 
-An identity's login is made by a function that only Azure's server has, in the database `postgres`; roles are the
-server's, so grants and memberships hold in every database. All of it may be repeated.
+An identity's login is made by a function that only Azure's server has, in the database `postgres`. It comes without any
+right: `tollgate db grants --member` makes it a member of its app's role and of nothing else.
 
-Run as `python -m infra.delivery.logins score=id-score-dev ...` with libpq's variables set; it needs psycopg, so it
-runs in the checkout's own environment.
+Run as `python -m infra.delivery.logins id-score-dev ...` with libpq's variables set; it may be repeated. MLflow's
+identity gets a database of its own.
 
 Source: Azure Database for PostgreSQL, "Manage Microsoft Entra users" (`pgaadauth_create_principal`).
 """
@@ -13,56 +13,68 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 ROLE_PREFIX: Final = "tollgate_"
+"""An app's role is this and its name."""
 REGISTRY: Final = "mlflow"
+"""Its identity has a database and no role of the product."""
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{2,62}")
 
 
-def login_statements(logins: Mapping[str, str]) -> list[str]:
-    """Return the SQL that lets identities in.
+def make_logins(connection: Connection[Any], logins: Sequence[str]) -> list[str]:
+    """Make the logins that are missing and return them.
 
     Args:
-        logins: App -> name of its identity. `mlflow` gets a database of its own instead of a role of the product.
+        connection: To the database `postgres`, committing by itself.
+        logins: Names of identities.
 
     Raises:
-        ValueError: A name that could be anything else than a name.
-
-    >>> login_statements({"score": "id-score-dev"})[1]
-    'grant "tollgate_score" to "id-score-dev"'
+        ValueError: A name that could be anything else than a name; nothing was done.
+        psycopg.Error: The server refused.
     """
-    statements = []
-    for app, login in sorted(logins.items()):
-        if not _NAME.fullmatch(login) or not _NAME.fullmatch(app):
-            raise ValueError(f"{app}={login}: lower-case letters, digits and hyphens only")
-        statements.append(
-            f"select pgaadauth_create_principal('{login}', false, false) "  # noqa: S608 - both names were checked
-            f"where not exists (select from pg_roles where rolname = '{login}')"
-        )
-        if app != REGISTRY:
-            statements.append(f'grant "{ROLE_PREFIX}{app}" to "{login}"')
-    return statements
+    for login in logins:
+        if not _NAME.fullmatch(login):
+            raise ValueError(f"{login!r}: lower-case letters, digits and hyphens only")
+    made = []
+    for login in logins:
+        if connection.execute("select from pg_roles where rolname = %s", [login]).fetchone() is None:
+            connection.execute("select pgaadauth_create_principal(%s, false, false)", [login])
+            made.append(login)
+    return made
 
 
-def registry_statement(login: str, *, exists: bool) -> str:
-    """Return the SQL that gives MLflow its database; making one cannot be done conditionally in SQL."""
-    return f'alter database mlflow owner to "{login}"' if exists else f'create database mlflow owner "{login}"'
+def make_registry(connection: Connection[Any], login: str) -> bool:
+    """Give MLflow's login a database of its own; return whether it was made now.
+
+    Raises:
+        psycopg.Error: The server refused.
+    """
+    from psycopg import sql  # noqa: PLC0415 - only who logs in pays for it
+
+    if connection.execute("select from pg_database where datname = %s", [REGISTRY]).fetchone() is not None:
+        return False
+    owner = sql.Identifier(login)
+    # To give a database away one has to be a member of the role that gets it.
+    connection.execute(sql.SQL("grant {} to current_user").format(owner))
+    connection.execute(sql.SQL("create database {} owner {}").format(sql.Identifier(REGISTRY), owner))
+    return True
 
 
-def main(arguments: list[str]) -> int:
-    """Run the statements on the server that libpq's variables name; each in a transaction of its own."""
-    import psycopg  # noqa: PLC0415 - only who logs in pays for it
+def main(logins: Sequence[str]) -> int:
+    """Make logins on the server that libpq's variables name."""
+    from psycopg import connect  # noqa: PLC0415
 
-    logins = dict(argument.split("=", 1) for argument in arguments)
-    with psycopg.connect("", autocommit=True, connect_timeout=30, application_name="tollgate-logins") as connection:
-        for statement in login_statements(logins):
-            connection.execute(statement)
-        if REGISTRY in logins:
-            row = connection.execute("select 1 from pg_database where datname = 'mlflow'").fetchone()
-            connection.execute(f'grant "{logins[REGISTRY]}" to current_user')
-            connection.execute(registry_statement(logins[REGISTRY], exists=row is not None))
+    with connect("", autocommit=True, connect_timeout=30, application_name="tollgate-logins") as connection:
+        made = make_logins(connection, logins)
+        for login in logins:
+            if f"-{REGISTRY}-" in login and make_registry(connection, login):
+                made.append(f"database {REGISTRY}")
+    print(f"made {', '.join(made)}" if made else "nothing to make")  # noqa: T201 - a command
     return 0
 
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from infra.delivery.database import Bootstrap, DatabaseSchemaProvider, run_command, schema_digest
+from infra.delivery.database import SCHEMA, Bootstrap, DatabaseSchemaProvider, run_command, schema_digest
 from infra.delivery.errors import DeliveryError
-from infra.delivery.logins import login_statements, registry_statement
+from infra.delivery.logins import ROLE_PREFIX, make_logins
+from infra.topology import APPS
+from shared.adapters.postgres import parse_postgres
+
+if TYPE_CHECKING:
+    from psycopg import Connection
 
 HOST = "psql-dev-62a9ed.postgres.database.azure.com"
 
@@ -30,33 +36,49 @@ class Commands:
 def bring_up(commands: Commands, host: str = HOST) -> list[str]:
     told: list[str] = []
     bootstrap = Bootstrap(token=lambda scope: f"token for {scope}", run=commands, tell=told.append)
-    bootstrap.bring_up(host, "tollgate", "tollgate-operators", {"score": "id-score-dev", "drift": "id-drift-dev"})
+    logins = {"score": "id-score-dev", "drift": "id-drift-dev", "mlflow": "id-mlflow-dev"}
+    bootstrap.bring_up(host, "tollgate", "tollgate-operators", logins)
     return told
 
 
-def test_migrations_come_first_then_grants_then_logins() -> None:
+def test_logins_come_first_then_migrations_then_rights_then_partitions() -> None:
     commands = Commands()
     told = bring_up(commands)
-    lines = [[part.rsplit("/", 1)[-1] for part in command[:3]] for command, _ in commands.ran]
-    assert lines[0] == ["tollgate", "db", "upgrade"]
-    assert lines[1] == ["tollgate", "db", "grants"]
-    assert commands.ran[2][0][1:] == ["-m", "infra.delivery.logins", "score=id-score-dev", "drift=id-drift-dev"]
-    assert len(told) == 3
+    assert [command[1:] for command, _ in commands.ran] == [
+        ["-m", "infra.delivery.logins", "id-score-dev", "id-drift-dev", "id-mlflow-dev"],
+        ["db", "upgrade"],
+        ["db", "grants", "--member=id-score-dev=tollgate_score", "--member=id-drift-dev=tollgate_drift"],
+        ["db", "partitions"],
+    ]
+    assert all(command[0].endswith("/.venv/bin/tollgate") for command, _ in commands.ran[1:])
+    assert told[1] == "database: db upgrade: done"
 
 
-def test_the_token_is_in_the_environment_and_in_no_argument() -> None:
+def test_the_roles_are_those_that_the_product_makes() -> None:
+    source = (SCHEMA / "grants.py").read_text(encoding="utf-8")
+    for app in APPS:
+        assert f'"{ROLE_PREFIX}{app}"' in source
+
+
+def test_the_token_is_in_the_environment_and_in_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "disable")
+    monkeypatch.setenv("DATABASE", "postgresql://elsewhere")
     commands = Commands()
     told = bring_up(commands)
-    for command, environment in commands.ran:
-        assert environment["PGPASSWORD"] == "token for https://ossrdbms-aad.database.windows.net/.default"
-        assert (environment["PGSSLMODE"], environment["PGUSER"]) == ("verify-full", "tollgate-operators")
-        assert "token" not in " ".join(command)
-    assert "token" not in " ".join(told)
+    logins, *product = commands.ran
+    assert logins[1]["PGPASSWORD"] == "token for https://ossrdbms-aad.database.windows.net/.default"
     # Logins are made in the database where Azure's server has the function for it.
-    assert [environment["PGDATABASE"] for _, environment in commands.ran] == ["tollgate", "tollgate", "postgres"]
+    assert (logins[1]["PGSSLMODE"], logins[1]["PGDATABASE"]) == ("verify-full", "postgres")
+    assert "token" not in " ".join([*told, *(part for command, _ in commands.ran for part in command)])
+    for _, environment in product:
+        own = {name: value for name, value in environment.items() if name.startswith(("DATABASE", "PG"))}
+        assert parse_postgres("DATABASE", own).identity is not None
+        assert (own["DATABASE__host"], own["DATABASE__user"]) == (HOST, "tollgate-operators")
 
 
-@pytest.mark.parametrize(("fails", "ran"), [("upgrade", 1), ("grants", 2), ("infra.delivery.logins", 3)])
+@pytest.mark.parametrize(
+    ("fails", "ran"), [("infra.delivery.logins", 1), ("upgrade", 2), ("grants", 3), ("partitions", 4)]
+)
 def test_a_failure_stops_the_rest_and_shows_what_was_printed(fails: str, ran: int) -> None:
     commands = Commands(fails)
     with pytest.raises(DeliveryError, match="exit code 1: relation exists"):
@@ -97,15 +119,7 @@ def test_the_database_is_brought_up_when_anything_about_it_changed() -> None:
         assert provider.diff("", old, {**old, name: "other"}).changes
 
 
-def test_each_login_gets_its_own_role_and_the_registry_none() -> None:
-    statements = login_statements({"score": "id-score-dev", "mlflow": "id-mlflow-dev"})
-    assert [s for s in statements if s.startswith("grant")] == ['grant "tollgate_score" to "id-score-dev"']
-    assert sum("pgaadauth_create_principal" in s for s in statements) == 2
-    assert registry_statement("id-mlflow-dev", exists=True).startswith("alter database mlflow owner")
-    assert registry_statement("id-mlflow-dev", exists=False) == 'create database mlflow owner "id-mlflow-dev"'
-
-
 @pytest.mark.parametrize("login", ["id'; drop role x; --", 'a"b', "", "x" * 64])
 def test_a_login_that_could_be_anything_else_is_refused(login: str) -> None:
     with pytest.raises(ValueError, match="lower-case letters"):
-        login_statements({"score": login})
+        make_logins(cast("Connection[Any]", None), [login])
