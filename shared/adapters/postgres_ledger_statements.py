@@ -89,17 +89,22 @@ REPEATS: Final = Statement(
     "repeats",
     """
 SELECT i.transaction_id, i.digest, i.event_time_us, p.record
-FROM tollgate.transaction_ids i
-LEFT JOIN tollgate.predictions p ON p.transaction_id = i.transaction_id AND p.event_time_us = i.event_time_us
-    AND p.event_time_us BETWEEN $2::int8 AND $3::int8
-WHERE i.transaction_id = ANY($1::text[])
+FROM unnest($1::text[]) AS given(id)
+JOIN tollgate.transaction_ids i ON i.transaction_id = given.id
+LEFT JOIN LATERAL (
+    SELECT record FROM tollgate.predictions
+    WHERE transaction_id = i.transaction_id AND event_time_us = i.event_time_us
+        AND event_time_us BETWEEN $2::int8 AND $3::int8
+    LIMIT 1
+) p ON true
 """,
     (_T,),
     (_8, _8),
     columns=(_T, _B, _8, _B),
 )
 """Looks for decisions in the partitions of a span of event times only: to open all of them, two years of weeks, takes
-longer than everything else in the round."""
+longer than everything else in the round. The limit keeps a plan that was made while tables were empty from reading the
+whole span and joining afterwards."""
 
 WAITING: Final = Statement(
     "waiting",
@@ -298,8 +303,10 @@ ON CONFLICT (transaction_id) DO UPDATE SET labelled = held.labelled WHERE false
 LABELLED: Final = Statement(
     "labelled",
     """
-SELECT transaction_id, digest, event_time_us, customer_id, terminal_id FROM tollgate.transaction_ids
-WHERE transaction_id = ANY($1::text[]) AND digest IS NOT NULL
+SELECT i.transaction_id, i.digest, i.event_time_us, i.customer_id, i.terminal_id
+FROM unnest($1::text[]) AS given(id)
+JOIN tollgate.transaction_ids i ON i.transaction_id = given.id
+WHERE i.digest IS NOT NULL
 """,
     (_T,),
     columns=(_T, _B, _8, _T, _T),
