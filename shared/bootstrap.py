@@ -29,7 +29,7 @@ from shared.adapters.system_clock import SystemClock
 from shared.domain.feature_view import CARD_V1
 from shared.domain.transaction import ALLOWED_LATENESS_US
 from shared.entrypoints.eventhub_ingest import IngestParts
-from shared.entrypoints.http_decisions import StoredDecisions
+from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
 from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
@@ -42,6 +42,7 @@ from shared.services.ingestion import Ingestion
 from shared.services.labelling import Labelling
 from shared.services.metering import N_CELLS, Meters, note_unit
 from shared.services.readiness import ChampionDependency
+from shared.services.replaying import Replay, Replaying
 from shared.services.scoring import Scoring
 from shared.services.stages import StageTimes
 from shared.settings import AppSettings, DecidingSettings, DriftSettings, IngestSettings, RetrainSettings, ScoreSettings
@@ -59,6 +60,10 @@ EVENT_HUBS = "EVENT_HUBS"
 HOST_STORAGE = "AzureWebJobsStorage"
 HOST_CONTAINER = "azure-webjobs-hosts"
 """Where the Functions host keeps its locks and schedules; it is there as soon as a host has run once."""
+
+
+_BUILDING = Lock()
+"""First calls of several threads at once build one app, not one each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,7 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
         front=front,
         source=source,
         stored=_stored_decisions(where),
+        replay=_replay(service, settings),
         version=_version(),
     )
     # In the background from now on, so that the model is read while the first request is taken in.
@@ -184,27 +190,47 @@ def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
     return RetrainApp((BlobContainerDependency(hosts),))
 
 
-@cache
 def score_app() -> ScoreApp:
     """The score app of this process."""
+    with _BUILDING:
+        return _score_app()
+
+
+def ingest_app() -> IngestApp:
+    """The ingest app of this process."""
+    with _BUILDING:
+        return _ingest_app()
+
+
+def drift_app() -> DriftApp:
+    """The drift app of this process."""
+    with _BUILDING:
+        return _drift_app()
+
+
+def retrain_app() -> RetrainApp:
+    """The retrain app of this process."""
+    with _BUILDING:
+        return _retrain_app()
+
+
+@cache
+def _score_app() -> ScoreApp:
     return build_score_app(os.environ)
 
 
 @cache
-def ingest_app() -> IngestApp:
-    """The ingest app of this process."""
+def _ingest_app() -> IngestApp:
     return build_ingest_app(os.environ)
 
 
 @cache
-def drift_app() -> DriftApp:
-    """The drift app of this process."""
+def _drift_app() -> DriftApp:
     return build_drift_app(os.environ)
 
 
 @cache
-def retrain_app() -> RetrainApp:
-    """The retrain app of this process."""
+def _retrain_app() -> RetrainApp:
     return build_retrain_app(os.environ)
 
 
@@ -270,6 +296,21 @@ def _stored_decisions(where: PostgresConnection) -> StoredDecisions:
     from shared.adapters.postgres_decisions import PostgresDecisions  # noqa: PLC0415 - paid by those who connect
 
     return PostgresDecisions(where, "score")
+
+
+def _replay(service: BlobServiceClient, settings: DecidingSettings) -> ReplayOne:
+    """Replays a decision from its canonical bytes; one after the other, because the archive is for one thread."""
+    from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
+    from shared.adapters.bundle_archive import BundleArchive  # noqa: PLC0415
+
+    store = BlobBundles(service.get_container_client(settings.models_container))
+    replaying, turn = Replaying(BundleArchive(store, _load, most_held=1)), Lock()
+
+    def replay(data: bytes) -> Replay:
+        with turn:
+            return replaying.replay_records([data])[0]
+
+    return replay
 
 
 def _version() -> str:

@@ -15,6 +15,8 @@ from types import MappingProxyType
 
 _context: ContextVar[Mapping[str, object]] = ContextVar("tollgate_log_context", default=MappingProxyType({}))
 
+_ENCODE = json.JSONEncoder(default=str, separators=(",", ":")).encode
+
 NOISY_LOGGERS = ("azure.core.pipeline.policies.http_logging_policy", "azure.identity", "azure.storage", "uamqp")
 """SDK loggers that write a line or more per request at INFO; they are held at WARNING."""
 
@@ -39,4 +41,4 @@ def log_context(**fields: object) -> Iterator[None]:
 def with_fields(message: str, **fields: object) -> str:
     """The text of a log line: the constant message, then context and fields as JSON."""
     merged = {**_context.get(), **fields}
-    return f"{message} {json.dumps(merged, default=str, separators=(',', ':'))}" if merged else message
+    return f"{message} {_ENCODE(merged)}" if merged else message

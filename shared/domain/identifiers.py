@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NewType
 
 from shared.domain.errors import InvalidInput
@@ -12,6 +13,8 @@ TerminalId = NewType("TerminalId", str)
 
 MAX_IDENTIFIER_LENGTH: Final = 64
 """Longest identifier, in characters: a UUID with a prefix fits, a document does not."""
+
+_ALLOWED: Final = re.compile(f"[!-~]{{1,{MAX_IDENTIFIER_LENGTH}}}", re.ASCII)
 
 
 def parse_identifier(field: str, value: object) -> str:
@@ -26,15 +29,19 @@ def parse_identifier(field: str, value: object) -> str:
     Raises:
         InvalidInput: Not text, empty, too long, or with a control character, a space or a character beyond ASCII.
     """
+    if isinstance(value, str) and _ALLOWED.fullmatch(value):
+        return value
+    raise _refusal(field, value)
+
+
+def _refusal(field: str, value: object) -> InvalidInput:
+    """Which rule an identifier breaks."""
     if not isinstance(value, str):
-        raise InvalidInput(field, "must be text")
+        return InvalidInput(field, "must be text")
     if not value:
-        raise InvalidInput(field, "must not be empty")
+        return InvalidInput(field, "must not be empty")
     if len(value) > MAX_IDENTIFIER_LENGTH:
-        raise InvalidInput(field, f"must not be longer than {MAX_IDENTIFIER_LENGTH} characters; it has {len(value)}")
-    for character in value:
-        if ord(character) < 0x20 or ord(character) == 0x7F:
-            raise InvalidInput(field, "must not hold control characters")
-        if not 0x21 <= ord(character) <= 0x7E:
-            raise InvalidInput(field, "must hold visible ASCII characters only, and no space")
-    return value
+        return InvalidInput(field, f"must not be longer than {MAX_IDENTIFIER_LENGTH} characters; it has {len(value)}")
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in value):
+        return InvalidInput(field, "must not hold control characters")
+    return InvalidInput(field, "must hold visible ASCII characters only, and no space")

@@ -105,9 +105,7 @@ class ScoreRoutes:
 
     def _refusal(self, request: func.HttpRequest) -> func.HttpResponse | None:
         """What cannot be read at all: another media type, or a body beyond the limit."""
-        media_type, _, parameters = request.headers.get("content-type", "").partition(";")
-        charset = parameters.strip().lower().replace('"', "")
-        if media_type.strip().lower() != _JSON or charset not in {"", "charset=utf-8"}:
+        if not _is_json(request.headers.get("content-type", "")):
             return problem_response(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
                 f"the body must be {_JSON}",
@@ -165,6 +163,13 @@ class ScoreRoutes:
                     late=record.lateness.value,
                 )
             )
+
+
+def _is_json(content_type: str) -> bool:
+    if content_type == _JSON:
+        return True
+    media_type, _, parameters = content_type.lower().partition(";")
+    return media_type.strip() == _JSON and parameters.strip().replace('"', "") in {"", "charset=utf-8"}
 
 
 def _as_object(item: object) -> Mapping[str, object]:

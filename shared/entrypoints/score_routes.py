@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import azure.functions as func
 
 from shared.entrypoints import http_decisions, http_docs, http_metrics, http_models
-from shared.entrypoints.http_decisions import StoredDecisions
+from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
 from shared.entrypoints.http_models import ModelSource
 from shared.entrypoints.http_score import ScoreRoutes
 from shared.entrypoints.http_score_front import Front
@@ -28,6 +28,7 @@ class ScoreParts:
         front: Counts requests.
         source: Where the model comes from.
         stored: Where decisions are kept.
+        replay: Decides a stored decision again.
         version: Of the product.
     """
 
@@ -36,6 +37,7 @@ class ScoreParts:
     front: Front
     source: ModelSource
     stored: StoredDecisions
+    replay: ReplayOne
     version: str
 
 
@@ -74,7 +76,7 @@ def _add_reading(routes: func.Blueprint, parts: Callable[[], ScoreParts]) -> Non
     @routes.route(route="decisions/{transaction_id}", methods=["GET"])
     def decision(req: func.HttpRequest) -> func.HttpResponse:
         app = parts()
-        return app.front.run_sync("decision", req, lambda asked: http_decisions.look_up(asked, app.stored))
+        return app.front.run_sync("decision", req, lambda asked: http_decisions.look_up(asked, app.stored, app.replay))
 
     @routes.function_name("models")
     @routes.route(route="models", methods=["GET"])

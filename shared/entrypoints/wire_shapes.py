@@ -162,12 +162,20 @@ class EntityRead(_Shape):
     version: int = Field(ge=0, description="It knew the entity's events up to this one.")
 
 
+class Difference(_Shape):
+    """A field that came out otherwise."""
+
+    field: str
+    stored: str
+    replayed: str
+
+
 class Replay(_Shape):
-    """Whether the decision was computed again from its stored vector, and what came of it."""
+    """The decision, decided again from its stored vector and the bundle it names."""
 
     verdict: Literal["equal", "different", "unchecked"]
-    detail: str
-    differing: list[str]
+    obstacle: str = Field(description="Why it could not be checked; empty if it could.")
+    differences: list[Difference]
 
 
 class KnownDecision(Decision):

@@ -80,6 +80,10 @@ def test_a_decision_is_durable_explained_and_looked_up(ready: Live) -> None:
     assert found.status == 200, found.body
     assert answer.json().items() <= found.json().items()
     assert len(found.json()["features"]) == 25
+    replayed = ready.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231?replay=true").json()
+    assert replayed.pop("replay") == {"verdict": "equal", "obstacle": "", "differences": []}
+    assert replayed == found.json()
+    assert ready.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231?replay=maybe").status == 400
     assert ready.app.host.get("/api/decisions/nobody").status == 404
     assert ready.app.host.get("/api/decisions/a%20b").status == 400
 

@@ -1,0 +1,295 @@
+"""A durable, explained decision over HTTP, beside the origin documents' stack and the floor, in one run.
+
+All share the machine with the load, which asks from 1, 16 and 64 clients on kept connections. Gate and origin stack
+score with the same trees and write to the same Postgres. Of the gate everything is on: claim, state, features, model,
+exact reasons, log block, outbox, time partitions, the worker library. The HTTP front is the twin's, not Azure's: what
+is ours (the deciding stages, from `Server-Timing`) is reported apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from benchmarks.http_peers import FLOOR_APP, body_of_origin
+from benchmarks.load import Load, apply_load
+from benchmarks.report import Report
+from shared.adapters.onnx_scorer import OnnxGraph
+from shared.adapters.xgboost_trainer import XgboostTrainer
+from shared.domain.bundle_manifest import BOOSTER
+from shared.domain.feature_view import CARD_V1
+from shared.domain.instants import format_instant
+from shared.domain.training_model import TrainingParameters
+from shared.services.training import train
+from tests.chaos.server import Server
+from tests.conftest import free_ports
+from tests.fakes.bundles import history, plan_of
+from tests.host.hosting import ROOT, HostProcess, request, until, write_app
+from tests.integration.score_app import Models, running, settings
+from twin.services.azurite import azurite_service
+from twin.services.orchestra import bring_up, take_down
+from twin.services.processes import Records
+from twin.services.settings import DATABASE_PASSWORD, DATABASE_USER
+
+CLIENTS: Final = (1, 16, 64)
+SECONDS: Final = float(os.environ.get("BENCH_HTTP_SECONDS", "5"))
+WARM_UP_S: Final = 1.5
+LONG_S: Final = float(os.environ.get("BENCH_HTTP_LONG_SECONDS", "60"))
+"""How long the gate is asked from 16 clients at the end, hot merchants and autovacuum on."""
+
+CUSTOMERS: Final = 5_000
+TERMINALS: Final = 1_000
+HOT_SHARE: Final = 0.2
+"""Of the traffic goes to one merchant."""
+
+P50_AIM_MS: Final = 2.0
+RATIO_AIM: Final = 5.0
+P99_RATIO_AIM: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What all systems stand on.
+
+    Attributes:
+        server: Postgres.
+        storage: Connection string of Azurite.
+        models: Where the gate's model is published.
+        booster: The same trees as a file, for the origin stack.
+    """
+
+    server: Server
+    storage: str
+    models: Models
+    booster: Path
+
+
+def run() -> Report:
+    """Measure everything and report it."""
+    report = Report("http")
+    with tempfile.TemporaryDirectory(prefix="bench-http-") as folder:
+        directory = Path(folder)
+        with ground(directory) as under:
+            _commit_floor(report, under)
+            found: dict[str, dict[int, Load]] = {}
+            for workers in (1, 2):
+                with _origin(under, workers, directory) as port:
+                    found[f"origin stack, {workers} worker(s)"] = _measured(port, "/predict", _origin_bodies)
+                with _gate(under, workers, directory) as port:
+                    found[f"gate, {workers} worker(s)"] = _measured(port, "/api/score", _gate_bodies)
+            with _floor(directory) as port:
+                found["floor: same front, constant bytes"] = _measured(port, "/api/score", _gate_bodies)
+            _tell(report, found)
+            _long(report, under, directory)
+    return report
+
+
+def _tell(report: Report, found: dict[str, dict[int, Load]]) -> None:
+    for name, loads in found.items():
+        for clients, load in loads.items():
+            failed = f", {sum(load.failures.values())} failed" if load.failures else ""
+            note = f"p99 {load.quantile_ms(0.99):.1f} ms{failed}"
+            report.add(f"{name}, {clients} clients", load.rate, "1/s", note=note)
+            aim = P50_AIM_MS if name == "gate, 1 worker(s)" and clients == 1 else None
+            report.add(f"{name}, {clients} clients, p50", load.quantile_ms(0.5), "ms", aim=aim, better="lower")
+    for clients in CLIENTS[1:]:
+        gate, peer = _best(found, "gate", clients), _best(found, "origin", clients)
+        is_aimed = clients == CLIENTS[1]
+        report.add(
+            f"gate over origin stack, {clients} clients",
+            gate.rate / peer.rate,
+            "times",
+            aim=RATIO_AIM if is_aimed else None,
+            note="rates, the better of 1 and 2 workers each",
+        )
+        report.add(
+            f"p99 of gate over origin stack, {clients} clients",
+            gate.quantile_ms(0.99) / peer.quantile_ms(0.99),
+            "times",
+            aim=P99_RATIO_AIM if is_aimed else None,
+            better="lower",
+        )
+
+
+def _best(found: dict[str, dict[int, Load]], start: str, clients: int) -> Load:
+    return max((loads[clients] for name, loads in found.items() if name.startswith(start)), key=lambda load: load.rate)
+
+
+def _long(report: Report, under: Ground, directory: Path) -> None:
+    """The gate alone for longer, and where its time goes."""
+    with _gate(under, 1, directory) as port:
+        load = apply_load(port, "/api/score", clients=16, seconds=LONG_S, warm_up_s=WARM_UP_S, bodies=_gate_bodies)
+        stages = _stages(port)
+    traffic = f"{HOT_SHARE:.0%} of the traffic on one merchant, autovacuum on"
+    note = f"{LONG_S:.0f} s, {traffic}; {len(load.latencies_ms)} decisions"
+    report.add("gate, 1 worker, 16 clients, long", load.rate, "1/s", note=note)
+    for share in (0.5, 0.99, 0.999):
+        report.add(f"gate, long, p{share * 100:g}", load.quantile_ms(share), "ms", better="lower")
+    report.add("gate, long, failures", sum(load.failures.values()), "requests", aim=0, better="lower")
+    count = stages.pop("count")
+    for stage, seconds in stages.items():
+        report.add(f"stage {stage}", seconds / count * 1e6, "us per decision", better="lower")
+
+
+def _stages(port: int) -> dict[str, float]:
+    """Seconds by stage of all units, and how many transactions those had."""
+    import urllib.request  # noqa: PLC0415 - here alone
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    found = {
+        stage: float(value)
+        for stage, value in re.findall(r'tollgate_stage_seconds_total\{stage="(\w+)"\} (\S+)', text)
+        if float(value)
+    }
+    (total,) = re.findall(r"tollgate_unit_transactions_sum (\S+)", text)
+    return {**found, "count": float(total)}
+
+
+def _measured(port: int, path: str, bodies: Any) -> dict[int, Load]:
+    return {
+        clients: apply_load(port, path, clients=clients, seconds=SECONDS, warm_up_s=WARM_UP_S, bodies=bodies)
+        for clients in CLIENTS
+    }
+
+
+def _gate_bodies(client: int) -> Iterator[bytes]:
+    rng, run_id = random.Random(client), uuid.uuid4().hex[:12]
+    for number in itertools.count():
+        terminal = "m-hot" if rng.random() < HOT_SHARE else f"m-{rng.randrange(TERMINALS)}"
+        yield json.dumps(
+            {
+                "transaction_id": f"{run_id}-{client}-{number}",
+                "customer_id": f"c-{rng.randrange(CUSTOMERS)}",
+                "terminal_id": terminal,
+                "amount_minor": rng.randrange(100, 30_000),
+                "currency": "EUR",
+                "event_time": format_instant(time.time_ns() // 1000),
+            }
+        ).encode()
+
+
+def _origin_bodies(client: int) -> Iterator[bytes]:
+    run_id = uuid.uuid4().hex[:12]
+    for number in itertools.count():
+        yield body_of_origin(f"{run_id}-{client}-{number}")
+
+
+def _commit_floor(report: Report, under: Ground) -> None:
+    """What one row and its commit cost, one after the other."""
+    spans = []
+    with psycopg.connect(_dsn(under), autocommit=True) as connection:
+        connection.execute("CREATE TABLE bench_floor (id bigint PRIMARY KEY)")
+        for number in range(1000):
+            began = time.perf_counter()
+            connection.execute("INSERT INTO bench_floor VALUES (%s)", [number])
+            spans.append(time.perf_counter() - began)
+    report.add("floor: one row and its commit, p50", sorted(spans)[500] * 1000, "ms", better="lower")
+
+
+@contextlib.contextmanager
+def ground(directory: Path) -> Iterator[Ground]:
+    """Postgres, storage and a published model, until the block ends."""
+    server = Server(directory / "postgres")
+    server.up()
+    records, layers = Records(directory / "run"), [[azurite_service(server.settings)]]
+    bring_up(layers, records, lambda *_: None, timeout_s=60)
+    try:
+        models = Models(server.settings.storage_connection())
+        files = _trained()
+        models.promote(files)
+        booster = directory / "booster.json"
+        booster.write_bytes(files[BOOSTER])
+        yield Ground(server, server.settings.storage_connection(), models, booster)
+        models.close()
+    finally:
+        take_down(layers, records, lambda *_: None)
+        server.down()
+
+
+def _trained() -> dict[str, bytes]:
+    """A bundle of 100 trees of depth 4 over 25 features."""
+    transactions, labels = history()
+    trained = train(
+        CARD_V1,
+        transactions,
+        labels,
+        plan_of(transactions),
+        trainer=XgboostTrainer(),
+        load_graph=OnnxGraph,
+        name="bench",
+        version=1,
+        parameters=TrainingParameters(n_trees=100, depth=4, patience=100),
+    )
+    return trained.files
+
+
+@contextlib.contextmanager
+def _gate(under: Ground, workers: int, directory: Path) -> Iterator[int]:
+    app_settings = settings(
+        under.storage,
+        under.server.settings.database_dsn("score-app"),
+        under.models.name,
+        FUNCTIONS_WORKER_PROCESS_COUNT=str(workers),
+        CHAMPION_POLL_S="10",
+        LOG_LEVEL=os.environ.get("BENCH_LOG_LEVEL", "INFO"),
+    )
+    with running(directory / f"gate-{uuid.uuid4().hex[:6]}", app_settings) as app:
+        deadline = time.monotonic() + 30
+        while app.ready().status != 200:
+            assert time.monotonic() < deadline, app.host.log()
+            time.sleep(0.1)
+        yield app.host.port
+
+
+@contextlib.contextmanager
+def _floor(directory: Path) -> Iterator[int]:
+    host = HostProcess(directory / "floor", write_app(directory / "floor-app", FLOOR_APP), {})
+    host.start()
+    try:
+        yield host.port
+    finally:
+        host.discard()
+
+
+@contextlib.contextmanager
+def _origin(under: Ground, workers: int, directory: Path) -> Iterator[int]:
+    (port,) = free_ports(1)
+    environment = {**os.environ, "BENCH_BOOSTER": str(under.booster), "BENCH_DSN": _dsn(under)}
+    command = [sys.executable, "-m", "benchmarks.http_peers", str(port), str(workers)]
+    with (directory / f"origin-{workers}.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+    try:
+        until(lambda: _answers(port), "the origin stack")
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _answers(port: int) -> bool:
+    try:
+        return request(port, "POST", "/predict", b"{}", {"content-type": "application/json"}).status == 422
+    except OSError:
+        return False
+
+
+def _dsn(under: Ground) -> str:
+    """The owner of the database, who may make tables."""
+    settings_ = under.server.settings
+    return f"postgresql://{DATABASE_USER}:{DATABASE_PASSWORD}@127.0.0.1:{settings_.postgres}/tollgate"
