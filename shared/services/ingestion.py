@@ -118,7 +118,7 @@ class Ingestion:
         for event in events:
             try:
                 fields = parse_object(event.body)
-                kind = fields.get("type")
+                kind = fields.get("type", TRANSACTION_TYPE)  # as over HTTP, where it may be left out
                 if kind == TRANSACTION_TYPE:
                     batch.transactions.append((event, parse_transaction(fields, acceptance)))
                 elif kind == LABEL_TYPE:

@@ -109,10 +109,16 @@ def test_each_kind_of_event_finds_its_use_case() -> None:
     assert bench.take(own, label(own, fraud=True)) == IngestOutcome(repeated=2)
 
 
+def test_an_event_without_a_type_is_a_transaction() -> None:
+    bench = Bench()
+    assert bench.take(transaction(1, 0).to_fields()) == IngestOutcome(decided=1)
+    assert bench.take(transaction(1, 0)) == IngestOutcome(repeated=1)
+
+
 BAD = {
     "not_json": (b"{", "must be JSON"),
     "not_an_object": ([], "must be a JSON object"),
-    "no_type": ({}, "type: must be a type this release reads"),
+    "nothing": ({}, "transaction_id: is missing"),
     "another_type": ({"type": "x"}, 'not "x"'),
     "unknown_field": ({"type": TRANSACTION_TYPE, **transaction(1, 0).to_fields(), "cvv": "1"}, "cvv: is not a known"),
     "missing_field": ({"type": TRANSACTION_TYPE}, "transaction_id: is missing"),
