@@ -34,7 +34,7 @@ from shared.adapters.postgres_wire import PsycopgWire, Row, Step, Wire
 from shared.domain.canonical import Digest
 from shared.domain.entity_state import EntityState
 from shared.domain.entity_state_codec import read_state, refreshed
-from shared.domain.errors import Transient
+from shared.domain.errors import BrokenInvariant, TollgateError, Transient
 from shared.domain.feature_view import Entity, FeatureView
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.labels import Label
@@ -247,9 +247,11 @@ class _EntityReading:
         view: FeatureView,
         customers: Collection[CustomerId],
         terminals: Collection[TerminalId],
+        missing: type[TollgateError],
     ) -> None:
         self._ledger = ledger
         self._view = view
+        self._missing = missing
         self._customers = sorted(customers)
         self._terminals = sorted(terminals)
         self._asked: list[tuple[Entity, str, CachedEntity | None]] = [
@@ -284,7 +286,8 @@ class _EntityReading:
 
         Raises:
             psycopg.Error: As for any round; there is one more where a cached state is of another life of its entity.
-            Transient: A row went after it had been seen: its customer was forgotten in between.
+            TollgateError: The one given as `missing`: a row is not there, because its customer was forgotten since the
+                cache saw it or the unit inserted it.
             BrokenInvariant: Stored bytes cannot be read.
         """
         rows: dict[tuple[Entity, str], Row] = {(Entity.CUSTOMER, row[0]): row for row in customers}
@@ -294,7 +297,7 @@ class _EntityReading:
         for place, (entity, key, cached) in enumerate(self._asked):
             row = rows.get((entity, key))
             if row is None:
-                raise Transient(f"the row of a {entity} went while it was asked for")
+                raise self._missing(f"the row of a {entity} went while it was asked for")
             if cached is not None and not _is_same_life(cached, row):
                 again.append(place)
         if again:
@@ -377,7 +380,7 @@ class DecidingUnit:
         customers = {claim.transaction.customer_id for claim in claims}
         terminals = {claim.transaction.terminal_id for claim in claims}
         with translated("claiming transactions"):
-            reading = _EntityReading(self._ledger, self._view, customers, terminals)
+            reading = _EntityReading(self._ledger, self._view, customers, terminals, Transient)
             insertions = reading.insertions()
             steps: list[Step] = [(sql.BEGIN, ()), (sql.CLAIM, _claim_columns(claims)), *insertions, *reading.steps()]
             self._stages.end("prepare claim")
@@ -475,7 +478,8 @@ class LabellingUnit:
             customers = {item.customer_id for item in known.values()}
             terminals = {item.terminal_id for item in known.values()}
             if known:
-                reading = _EntityReading(self._ledger, self._view, customers, terminals)
+                # Nothing would insert a row that is missing here, so no retry brings it back.
+                reading = _EntityReading(self._ledger, self._view, customers, terminals, BrokenInvariant)
                 self._known = reading.known(*wire.run(reading.steps()))
         claimed = LabelsClaimed(
             fresh=frozenset(set(keys) - {(TransactionId(row[0]), Digest(row[1])) for row in held}),

@@ -366,6 +366,14 @@ def test_an_id_is_marked_for_as_long_as_labels_wait_for_it(store: PostgresStore)
     assert {row[0] for row in store.admin.execute(marked.encode())} == {"t0000"}
 
 
+def test_a_label_of_a_transaction_whose_entity_is_missing_is_a_broken_invariant(store: PostgresStore) -> None:
+    scoring(store.ledger()).decide(BATCH)
+    store.admin.execute("DELETE FROM tollgate.merchant_features")
+    with pytest.raises(BrokenInvariant, match="row of a terminal"):
+        labelling(store.ledger()).record([label(BATCH[0], fraud=True)])
+    assert store.admin.execute("SELECT count(*) FROM tollgate.feedback_labels").fetchone() == (0,)
+
+
 def test_states_of_other_entities_stay_cached_when_a_unit_fails(store: PostgresStore) -> None:
     ledger = store.ledger()
     scoring(ledger).decide(BATCH)
