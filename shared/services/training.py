@@ -29,7 +29,7 @@ from shared.domain.bundle_manifest import (
 )
 from shared.domain.bundle_reference import SCORE, Reference, histogram_of
 from shared.domain.calibration_fit import fit_calibration
-from shared.domain.errors import BrokenInvariant
+from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.evaluation import Outcomes, Quality, Ranking, interval, resampled
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import FEATURE_DTYPE, FeatureView
@@ -111,9 +111,11 @@ def train(
         progress: Told what is going on.
 
     Raises:
-        InvalidInput: History is too short or has too few frauds; names what is missing.
+        InvalidInput: History is too short, has too few frauds, or the gap is shorter than the label delay.
         BrokenInvariant: The forms of the model differ, or it is over budget: nothing may be published.
     """
+    if plan.gap_us < view.label_delay_us:
+        raise InvalidInput("gap_us", f"must be at least the label delay of {view.name}, {view.label_delay_us}")
     chosen = parameters or TrainingParameters()
     progress("labels", 0.0)
     targets = targets_as_of(len(transactions.event_time_us), labels, plan.as_of_us)
@@ -131,7 +133,8 @@ def train(
     budget.check(len(model.trees), model.depth, tables.n_bytes)
     graph = load_graph(fitted.model, len(view.features))
     progress("parity", 0.0)
-    holdout = np.concatenate([rows[TEST].vectors, rows[CALIBRATION].vectors, rows[TRAIN].vectors])[:PARITY_ROWS]
+    newest_first = [rows[span].vectors[:PARITY_ROWS] for span in (TEST, CALIBRATION, TRAIN)]
+    holdout = np.concatenate(newest_first)[:PARITY_ROWS]
     parity = measure_parity(trainer, fitted, model, graph=graph, tables=tables, holdout=holdout)
     parity.check()
     progress("calibration", 0.0)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.domain.bundle import Probes, bundle_digest, open_bundle
+from shared.domain.bundle import MAX_PROBES, Probes, bundle_digest, open_bundle
 from shared.domain.bundle_arrays import read_arrays, write_arrays
 from shared.domain.bundle_manifest import (
     FILES,
@@ -204,6 +204,20 @@ def test_a_smaller_budget_refuses_what_a_larger_one_takes() -> None:
                 }
             ),
             "not finite",
+        ),
+        *(
+            (
+                PROBES,
+                write_arrays(
+                    {
+                        "vectors": np.zeros((count, 25), np.float32),
+                        "raw": np.zeros(count, np.float32),
+                        "contributions": np.zeros((count, 25)),
+                    }
+                ),
+                "different lengths, or there are none",
+            )
+            for count in (0, MAX_PROBES + 1)
         ),
         (REFERENCE, b"{", "the reference is no JSON"),
         (REFERENCE, b'{"histograms":{},"start_us":0,"end_us":0}', "not those of card-v1"),

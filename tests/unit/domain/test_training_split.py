@@ -76,6 +76,24 @@ def test_training_takes_what_history_there_is() -> None:
     assert split.spans[TRAIN].start_us == transactions.event_time_us.min()
 
 
+@pytest.mark.parametrize(("before_us", "whole_days"), [(1, 0), (2, 1), (0, 0)])
+def test_the_test_span_ends_at_the_last_midnight_that_mature_history_reaches(before_us: int, whole_days: int) -> None:
+    transactions, labels = history()
+    midnight_us = (int(transactions.event_time_us.max()) // US_PER_DAY - 8) * US_PER_DAY
+    times = transactions.event_time_us.copy()
+    old = times <= midnight_us - before_us
+    times[np.flatnonzero(old)[-1]] = midnight_us - before_us
+    plan = replace(plan_of(transactions), as_of_us=midnight_us - before_us + 7 * US_PER_DAY)
+    moved = replace(transactions, event_time_us=times)
+    split = split_by_time(moved, targets_as_of(len(times), labels, plan.as_of_us), plan)
+    assert split.spans[TEST].end_us == midnight_us - whole_days * US_PER_DAY
+
+
+def test_a_plan_of_single_days_is_a_plan() -> None:
+    plan = TrainingPlan(as_of_us=0, train_days=1, calibration_days=1, test_days=1, gap_us=0, maturity_us=0)
+    assert (plan.train_days, plan.gap_us, plan.maturity_us) == (1, 0, 0)
+
+
 def test_a_history_that_is_too_short_is_refused_by_name() -> None:
     transactions, labels = history(days=20)
     plan = plan_of(transactions)

@@ -276,6 +276,9 @@ def test_a_booster_is_read() -> None:
     assert model.trees[0] == Tree(
         (1, -1, -1), (2, -1, -1), (1, 0, 0), (0.5, -0.25, 0.75), (True, False, False), (8.0, 6.0, 2.0)
     )
+    for feature in (0, 2):
+        first_or_last = document(tree={"split_indices": [feature, 0, 0]})
+        assert read_booster(json.dumps(first_or_last).encode()).trees[0].feature[0] == feature
     prevalence = document(learner_model_param__base_score="[1E-1]")
     assert math.isclose(read_booster(json.dumps(prevalence).encode()).base_margin, math.log(1 / 9), rel_tol=1e-6)
 

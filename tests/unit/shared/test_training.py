@@ -225,6 +225,22 @@ def test_a_history_that_is_too_short_is_named() -> None:
         trained(*history(days=20))
 
 
+def test_a_gap_shorter_than_the_label_delay_is_refused() -> None:
+    transactions, labels = history()
+    plan = replace(plan_of(transactions), gap_us=CARD_V1.label_delay_us - 1)
+    with pytest.raises(InvalidInput, match="gap_us must be at least the label delay of card-v1"):
+        train(
+            CARD_V1,
+            transactions,
+            labels,
+            plan,
+            trainer=XgboostTrainer(),
+            load_graph=OnnxGraph,
+            name="drawn",
+            version=1,
+        )
+
+
 def test_thresholds_are_taken_from_the_calibration_span() -> None:
     raw = np.linspace(0.001, 1.0, 1_000).astype(np.float32)
     table = CalibrationTable(tuple(raw[1:].astype(np.float64).tolist()), tuple(np.linspace(0.001, 1.0, 1_000).tolist()))
