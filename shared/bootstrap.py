@@ -30,6 +30,7 @@ from shared.domain.feature_view import CARD_V1
 from shared.domain.transaction import ALLOWED_LATENESS_US
 from shared.entrypoints.eventhub_ingest import IngestParts
 from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
+from shared.entrypoints.http_labels import LabelRoutes
 from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
@@ -37,6 +38,7 @@ from shared.entrypoints.timer_outbox import OutboxParts
 from shared.entrypoints.wire_cors import Cors, parse_origins
 from shared.ports import Clock, DeadLetters, Dependency, Ledger, Partitions, ProbeReceipts, SealedLedger, Seals
 from shared.services.batching import Batching, BatchLimits
+from shared.services.dead_letter_replay import DeadLetterReplay
 from shared.services.dead_lettering import CopiedDeadLetters
 from shared.services.ingestion import Ingestion
 from shared.services.labelling import Labelling
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
 
     from shared.adapters.bundle_scorers import BundleScorers
+    from shared.adapters.postgres_dead_letters import PostgresDeadLetters
     from shared.domain.bundle import Bundle
     from shared.ports import Scorer
 
@@ -80,6 +83,7 @@ class IngestApp:
     """Parts of the ingest app."""
 
     taking: IngestParts
+    labels: LabelRoutes
     leaving: OutboxParts
     dependencies: tuple[Dependency, ...]
 
@@ -144,19 +148,21 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     probes = service.get_container_client(settings.probes_container)
     copies = service.get_container_client(settings.dead_letters_container)
     source = _champion(service, settings)
-    ledger = _ledger(where, "ingest")
+    ledger, turn = _ledger(where, "ingest"), Lock()
+    labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
     ingestion = Ingestion(
         Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock),
-        Labelling(ledger, CARD_V1, settings.key_ring, clock),
+        labelling,
         receipts=BlobProbeReceipts(probes),
-        dead_letters=CopiedDeadLetters(_dead_letters(where), BlobDeadLetters(copies)),
+        dead_letters=CopiedDeadLetters(_dead_letters(where, "ingest"), BlobDeadLetters(copies)),
         clock=clock,
         currency=settings.currency,
         lateness_us=ALLOWED_LATENESS_US,
     )
     source.start()
     return IngestApp(
-        taking=IngestParts(ingestion, Lock()),
+        taking=IngestParts(ingestion, turn),
+        labels=LabelRoutes(labelling, turn, clock),
         leaving=_leaving(where, settings.decisions_hub, environment),
         dependencies=(
             ChampionDependency(source),
@@ -165,6 +171,34 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
             PostgresSchemaDependency(where, "ingest", clock),
         ),
     )
+
+
+def build_dead_letter_replay(environment: Mapping[str, str]) -> DeadLetterReplay:
+    """Build what hands dead letters in again, from the settings of the ingest app; raises as `build_score_app`.
+
+    The model is fetched at once, because a command has no second request that could find it there.
+    """
+    settings = IngestSettings.read(environment)
+    service, where, clock = _data(environment), parse_postgres(DATABASE, environment), SystemClock()
+    receipts = BlobProbeReceipts(service.get_container_client(settings.probes_container))
+    source = _champion(service, settings)
+    source.refresh()
+    ledger = _ledger(where, "replay")
+    scoring = Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock)
+    labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
+
+    def taking(refused: DeadLetters, waited_us: int) -> Ingestion:
+        return Ingestion(
+            scoring,
+            labelling,
+            receipts=receipts,
+            dead_letters=refused,
+            clock=clock,
+            currency=settings.currency,
+            lateness_us=ALLOWED_LATENESS_US + waited_us,
+        )
+
+    return DeadLetterReplay(_dead_letters(where, "replay"), taking, clock)
 
 
 def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
@@ -276,11 +310,11 @@ def _ledger(where: PostgresConnection, app: str) -> Ledger:
     return PipelinedLedger(where, app)
 
 
-def _dead_letters(where: PostgresConnection) -> DeadLetters:
+def _dead_letters(where: PostgresConnection, app: str) -> PostgresDeadLetters:
     from shared.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415 - paid by those who connect
     from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
-    return PostgresDeadLetters(PostgresSession(where, "ingest-dead-letters"))
+    return PostgresDeadLetters(PostgresSession(where, f"{app}-dead-letters"))
 
 
 def _leaving(where: PostgresConnection, hub: str, environment: Mapping[str, str]) -> OutboxParts:

@@ -7,9 +7,11 @@ import azure.functions as func
 from shared.bootstrap import ingest_app
 from shared.entrypoints import eventhub_ingest, timer_outbox
 from shared.entrypoints.health_routes import health_routes
+from shared.entrypoints.http_labels import label_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(health_routes(lambda: ingest_app().dependencies))
+app.register_functions(label_routes(lambda: ingest_app().labels))
 
 
 # Without limit, because the platform moves its checkpoint on when retries are used up.
