@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from twin import database
+from twin import database, verifying
 from twin.services import plan as planning
 from twin.services import state_folder
 from twin.services.modes import Mode
@@ -35,6 +35,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(database.app, name="db")
+app.add_typer(verifying.verify, name="verify")
+app.command()(verifying.replay)
+app.command()(verifying.seal)
+app.command()(verifying.forget)
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
