@@ -19,8 +19,9 @@ from shared.domain.errors import BrokenInvariant
 from shared.domain.training_model import FittedModel, Rows, TrainingParameters
 
 OPSET: Final = 15
-"""Of the exported graph; the converter's tree operator is that of ai.onnx.ml 1, which every runtime has."""
+"""At most, of the exported graph; its tree operator is that of ai.onnx.ml 1, which every runtime has."""
 
+_TREE_OPSET: Final = 1
 _BASE_SCORE: Final = 0.5
 _LIBRARIES: Final = ("numpy", "onnx", "onnxmltools", "xgboost")
 
@@ -47,7 +48,26 @@ class XgboostTrainer:
             stop: Rows whose log loss decides how many trees are kept; None keeps all.
             parameters: How.
             progress: Told the trees grown so far, and how many there may be.
+
+        Raises:
+            BrokenInvariant: XGBoost refuses the rows (an infinite value, for one), or the export has another form.
         """
+        try:
+            booster = self._grown(train, stop, parameters, progress)
+        except self._xgboost.core.XGBoostError as error:
+            raise BrokenInvariant(f"XGBoost refuses the rows: {str(error).splitlines()[0]}") from error
+        n_trees = booster.num_boosted_rounds()
+        return FittedModel(
+            booster=bytes(booster.save_raw("json")),
+            model=_exported(booster, train.vectors.shape[1], n_trees),
+            n_trees=n_trees,
+            libraries={"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        )
+
+    def _grown(
+        self, train: Rows, stop: Rows | None, parameters: TrainingParameters, progress: Callable[[int, int], None]
+    ) -> Any:
+        """The booster, with the trees that are kept and nothing else."""
         xgboost = self._xgboost
         settings = {
             "objective": "binary:logistic",
@@ -87,15 +107,11 @@ class XgboostTrainer:
         )
         kept = booster.best_iteration + 1 if evaluated else booster.num_boosted_rounds()
         sliced = booster[:kept]
+        # The converter takes numbered features only; attributes would carry the stopping into the bytes.
         sliced.feature_names = None
         sliced.feature_types = None
         sliced.set_attr(**dict.fromkeys(sliced.attributes()))
-        return FittedModel(
-            booster=bytes(sliced.save_raw("json")),
-            model=_exported(sliced, train.vectors.shape[1]),
-            n_trees=sliced.num_boosted_rounds(),
-            libraries={"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
-        )
+        return sliced
 
     def margins(self, booster: bytes, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """XGBoost's own outputs in log-odds: (n,) float32; rows may hold NaN and infinities."""
@@ -117,8 +133,12 @@ class XgboostTrainer:
         return loaded
 
 
-def _exported(booster: Any, n_features: int) -> bytes:
-    """The ONNX graph of a booster: input `vectors`, float32; outputs `label` and `probabilities`."""
+def _exported(booster: Any, n_features: int, n_trees: int) -> bytes:
+    """The ONNX graph of a booster: input `vectors`, float32; outputs `label` and `probabilities`.
+
+    Raises:
+        BrokenInvariant: It is not one operator with that many trees, or of another opset.
+    """
     converter: Any = importlib.import_module("onnxmltools.convert")
     types: Any = importlib.import_module("onnxmltools.convert.common.data_types")
     graph = converter.convert_xgboost(
@@ -127,6 +147,13 @@ def _exported(booster: Any, n_features: int) -> bytes:
         initial_types=[("vectors", types.FloatTensorType([None, n_features]))],
         target_opset=OPSET,
     )
+    nodes = list(graph.graph.node)
+    trees = {tree for field in nodes[0].attribute if field.name == "nodes_treeids" for tree in field.ints}
+    opsets = {entry.domain: entry.version for entry in graph.opset_import}
+    if [node.op_type for node in nodes] != ["TreeEnsembleClassifier"] or len(trees) != n_trees:
+        raise BrokenInvariant(f"the export is no ensemble of {n_trees} trees")
+    if opsets.get("", OPSET) > OPSET or opsets.get("ai.onnx.ml") != _TREE_OPSET:
+        raise BrokenInvariant(f"the export is of the opsets {opsets}")
     exported: bytes = graph.SerializeToString(deterministic=True)
     return exported
 

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from shared.adapters.onnx_scorer import OnnxGraph, OnnxScorer, runtime_fingerprint
-from shared.adapters.xgboost_trainer import XgboostTrainer
+from shared.adapters.xgboost_trainer import OPSET, XgboostTrainer
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_manifest import FORMAT_VERSION
 from shared.domain.errors import BrokenInvariant
@@ -113,6 +113,20 @@ def test_early_stopping_exports_only_the_trees_that_are_kept() -> None:
     assert len(seen) > model.n_trees
     margins = XgboostTrainer().margins(model.booster, vectors)
     assert np.abs(sigmoid(margins) - OnnxGraph(model.model, 25).raw(vectors)).max() <= 1e-6
+
+
+def test_rows_that_the_library_refuses_are_named() -> None:
+    vectors = drawn(100)
+    vectors[3, 3] = np.inf
+    with pytest.raises(BrokenInvariant, match="XGBoost refuses the rows"):
+        XgboostTrainer().fit(Rows(vectors, np.arange(100) < 50), None, TrainingParameters(n_trees=2, max_bins=16))
+
+
+def test_the_export_is_one_operator_of_known_opsets(deep: tuple[FittedModel, NDArray[np.float32]]) -> None:
+    graph = onnx.load_from_string(deep[0].model)
+    assert [node.op_type for node in graph.graph.node] == ["TreeEnsembleClassifier"]
+    assert {entry.domain: entry.version for entry in graph.opset_import}["ai.onnx.ml"] == 1
+    assert all(entry.version <= OPSET for entry in graph.opset_import)
 
 
 def test_several_threads_get_the_same_bits() -> None:
