@@ -1,0 +1,146 @@
+"""What the demo plays: months of history to learn from, then live days that end today, with the truth about both.
+
+The world is the simulator's. History is what a bank has: transactions, the labels that were known by then, and silence
+that counts as genuine once it is mature. Live days come as the bytes that senders send, with everything that goes wrong
+on the way, and as the labels that become known meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import numpy as np
+
+from shared.domain.feature_columns import LabelColumns, TransactionColumns
+from shared.domain.identifiers import TransactionId
+from shared.domain.instants import US_PER_DAY
+from shared.domain.labels import MATURITY_US, PRECEDENCE, Label, LabelSource, matured_label
+from shared.domain.training_split import TrainingPlan
+from shared.domain.transaction import Transaction
+from simulator.batch import transaction_id
+from simulator.config import FraudConfig, WorldConfig
+from simulator.history import history_of
+from simulator.wire import Disturbance, Sending, WireEvent, label_body, played
+from simulator.world import World
+
+HISTORY_DAYS: Final = 105
+"""Enough for training, calibration and test, a label delay between each, and the maturity of labels."""
+
+LIVE_DAYS: Final = 6
+"""Live events must not be older than the seven days that are allowed."""
+
+CARDHOLDERS: Final = 3_000
+PER_DAY: Final = 0.5
+"""Transactions of a cardholder a day: a small bank, so that months of it are taken in within a minute or two."""
+
+FRAUD_RATE: Final = 0.012
+"""Twice the simulator's usual, so that a few live days of a small bank hold enough frauds to judge by."""
+
+DISTURBANCE: Final = Disturbance(repeated=0.10, conflicting=0.005, late=0.02, malformed=0.01, shuffle_s=900)
+"""A tenth is sent twice, events are shuffled over a quarter of an hour, some come days late, some are broken."""
+
+_BY_THE_CLOCK: Final = frozenset({"from-the-future"})
+"""Broken only beside the clock of the day they are played on; all live days are played today."""
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A day of the past: what happened, and which labels became known."""
+
+    transactions: list[Transaction]
+    labels: list[Label]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """History as columns, and how it is cut."""
+
+    transactions: TransactionColumns
+    labels: LabelColumns
+    plan: TrainingPlan
+
+
+class Scene:
+    """A world, seeded: the same seed and date play the same scene."""
+
+    def __init__(self, seed: int, now_us: int, scale: float = 1.0) -> None:
+        """Draw the world, so that its last live day is yesterday.
+
+        Args:
+            seed: Of everything drawn.
+            now_us: The clock, microseconds since 1970 UTC.
+            scale: Of the number of cardholders.
+        """
+        today = datetime.fromtimestamp(now_us / 1e6, UTC).date()
+        self.first_date = today - timedelta(days=HISTORY_DAYS + LIVE_DAYS)
+        config = WorldConfig(
+            first_date=self.first_date,
+            customers=round(CARDHOLDERS * scale),
+            transactions_per_day=PER_DAY,
+            fraud=FraudConfig(rate=FRAUD_RATE),
+        )
+        self._world = World.create(config, np.random.default_rng(seed))
+        self._rng = np.random.default_rng(seed + 1)
+        self.starts_us = config.first_day * US_PER_DAY
+        self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
+        self.live_until_us = self.live_from_us + LIVE_DAYS * US_PER_DAY
+
+    def history(self) -> Iterator[Day]:
+        """The days of history in order; silence becomes a label on the day on which it is mature."""
+        silent: dict[int, list[Transaction]] = {}
+        labelled: set[str] = set()
+        for number, batch in enumerate(self._world.days(0, HISTORY_DAYS)):
+            transactions = list(batch.transactions())
+            silent[number] = transactions
+            known = self._world.labels_known_between(batch.first_us, batch.first_us + US_PER_DAY)
+            labels = list(known.labels())
+            labelled.update(label.transaction_id for label in labels)
+            mature = silent.pop(number - MATURITY_US // US_PER_DAY - 1, [])
+            labels += [matured_label(item) for item in mature if item.transaction_id not in labelled]
+            yield Day(transactions, labels)
+
+    def training(self) -> Training:
+        """The same history as columns."""
+        found = history_of(self._world, 0, HISTORY_DAYS, self.live_from_us)
+        transactions, labels = found.transactions, found.labels
+        unlabelled = np.ones(len(transactions.event_time_us), dtype=np.bool_)
+        unlabelled[labels.row] = False
+        matured_us = transactions.event_time_us + MATURITY_US
+        rows = np.flatnonzero(unlabelled & (matured_us < self.live_from_us))
+        source = PRECEDENCE.index(LabelSource.MATURITY)
+        whole = LabelColumns(
+            row=np.concatenate([labels.row, rows]),
+            is_fraud=np.concatenate([labels.is_fraud, np.zeros(len(rows), dtype=np.bool_)]),
+            known_at_us=np.concatenate([labels.known_at_us, matured_us[rows]]),
+            source=np.concatenate([labels.source, np.full(len(rows), source, dtype=labels.source.dtype)]),
+            confidence=np.concatenate([labels.confidence, np.full(len(rows), 50, dtype=labels.confidence.dtype)]),
+        )
+        plan = TrainingPlan(as_of_us=self.live_from_us, train_days=40, calibration_days=10, test_days=10)
+        return Training(transactions, whole, plan)
+
+    def live(self) -> list[WireEvent]:
+        """The events of the live days in the order in which they are sent."""
+        events = played(self._world, HISTORY_DAYS, LIVE_DAYS, DISTURBANCE, self._rng)
+        return [event for event in events if event.fault not in _BY_THE_CLOCK]
+
+    def live_labels(self) -> list[bytes]:
+        """Labels that become known during the live days, in that order, as events."""
+        known = self._world.labels_known_between(self.live_from_us, self.live_until_us)
+        return [label_body(label) for label in known.labels()]
+
+    def truth(self) -> dict[TransactionId, bool]:
+        """Whether a live transaction was fraud; nobody but the demo's last page knows."""
+        found = {}
+        for batch in self._world.days(HISTORY_DAYS, LIVE_DAYS):
+            fraud = batch.is_fraud
+            for row, key in enumerate(batch.key.tolist()):
+                found[TransactionId(transaction_id(int(key)))] = bool(fraud[row])
+        return found
+
+
+def is_decided(event: WireEvent) -> bool:
+    """Whether an event brings a decision that was not there before."""
+    return event.sending in {Sending.GOOD, Sending.LATE}
