@@ -60,6 +60,7 @@ def main() -> None:
     document = {
         "loaded_s": found["loaded_at"] - started_at,
         "decided_s": decided_at - started_at,
+        "cpu_s": time.process_time(),
         "rss_mb": _rss_mb("VmRSS:"),
         "peak_mb": _rss_mb("VmHWM:"),
         "status": found["status"],
