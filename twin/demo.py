@@ -101,7 +101,7 @@ def demo_settings(settings: TwinSettings) -> TwinSettings:
 
 
 def _play(settings: TwinSettings) -> dict[str, Any]:
-    scene = Scene(SEED, time.time_ns() // 1000, float(os.environ.get("SCALE", "1")))
+    scene = Scene.with_frauds(SEED, time.time_ns() // 1000, float(os.environ.get("SCALE", "1")))
     _out.rule(f"2. {HISTORY_DAYS} days of history", align="left")
     with _progress("days", HISTORY_DAYS) as tick:
         began = time.monotonic()

@@ -39,6 +39,9 @@ PER_DAY: Final = 0.5
 FRAUD_RATE: Final = 0.012
 """Twice the simulator's usual, so that a few live days of a small bank hold enough frauds to judge by."""
 
+MIN_LIVE_FRAUDS: Final = 30
+_SEEDS: Final = 50
+
 DISTURBANCE: Final = Disturbance(repeated=0.10, conflicting=0.005, late=0.02, malformed=0.01, shuffle_s=900)
 """A tenth is sent twice, events are shuffled over a quarter of an hour, some come days late, some are broken."""
 
@@ -87,6 +90,18 @@ class Scene:
         self.starts_us = config.first_day * US_PER_DAY
         self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
         self.live_until_us = self.live_from_us + LIVE_DAYS * US_PER_DAY
+
+    @classmethod
+    def with_frauds(cls, seed: int, now_us: int, scale: float = 1.0) -> Scene:
+        """The scene of the first seed from this one on whose live days hold `MIN_LIVE_FRAUDS`.
+
+        Fraud comes in lumps: the same seed on another day may have a quiet week, and nothing to judge a model by.
+        """
+        for candidate in range(seed, seed + _SEEDS):
+            scene = cls(candidate, now_us, scale)
+            if sum(scene.truth().values()) >= MIN_LIVE_FRAUDS:
+                return scene
+        return cls(seed, now_us, scale)
 
     def history(self) -> Iterator[Day]:
         """The days of history in order; silence becomes a label on the day on which it is mature."""

@@ -281,7 +281,7 @@ def test_the_demo_plays_a_small_bank_and_every_promise_holds() -> None:
     assert report["duplicates_absorbed"] == report["repeats_sent"] > 0
     assert sum(report["dead_letters"].values()) == report["dead_letters_expected"] > 0
     assert set(report["http_ms"]) == {"p50", "p95", "p99"}
-    assert report["ap"] > 0.1
+    assert report["ap"] > 3 * report["frauds"] / report["judged"]
     assert len(report["explained"]) == 3
     assert all(item["reasons"] for item in report["explained"])
     assert "The twin stays up" not in done.stdout
