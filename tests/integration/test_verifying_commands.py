@@ -19,6 +19,7 @@ from shared.adapters.blob_bundles import BlobBundles
 from shared.adapters.blob_seals import SEALS_CONTAINER
 from shared.adapters.postgres_erasure import PostgresErasure
 from shared.adapters.postgres_ledger import PostgresLedger
+from shared.adapters.schema.grants import Role
 from shared.adapters.system_clock import SystemClock
 from shared.domain.decision import Policy
 from shared.domain.errors import Transient
@@ -58,8 +59,8 @@ class Bench:
     database: MigratedDatabase
     storage: str
 
-    def run(self, *arguments: str, storage: bool = True) -> Result:
-        more = ["--database", self.database.dsn]
+    def run(self, *arguments: str, storage: bool = True, role: Role | None = None) -> Result:
+        more = ["--database", self.database.dsn if role is None else self.database.role_dsn(role)]
         if storage:
             more += ["--storage", self.storage]
         return CliRunner().invoke(app, [*arguments, *more])
@@ -293,6 +294,17 @@ def test_forgetting_asks_refuses_and_takes_letters_along(bench: Bench) -> None:
     assert bench.run("verify", "decisions").exit_code == 0
     assert bench.run("verify", "log").exit_code == 0
     assert bench.run("replay", "pay-010").exit_code == 0
+
+
+def test_each_command_needs_no_more_than_its_role(bench: Bench) -> None:
+    for words in (["replay", "pay-010"], ["verify", "decisions"], ["verify", "log"]):
+        found = bench.run(*words, role=Role.READER)
+        assert found.exit_code == 0, found.output
+    assert bench.run("seal", role=Role.DRIFT).exit_code == 0
+    refused = bench.run("forget", CUSTOMER, "--reason", "request 17", "--yes", storage=False, role=Role.READER)
+    assert (refused.exit_code, "lacks a right" in refused.stderr) == (2, True)
+    done = bench.run("forget", CUSTOMER, "--reason", "request 17", "--yes", storage=False, role=Role.FORGET)
+    assert done.exit_code == 0, done.output
 
 
 def test_forgetting_while_deciding_loses_nothing(bench: Bench) -> None:

@@ -144,6 +144,7 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
         "predictions": ("SELECT", "UPDATE", "DELETE"),
         "feedback_labels": ("SELECT", "UPDATE", "DELETE"),
         "outbox": ("SELECT", "DELETE"),
+        "dead_letters": ("SELECT", "UPDATE(body)"),  # bodies name customers
         "forgotten": ("SELECT", "INSERT"),
     },
 }
