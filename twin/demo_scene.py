@@ -14,11 +14,12 @@ from typing import Final
 
 import numpy as np
 
+from shared.domain.errors import InvalidInput
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import MATURITY_US, PRECEDENCE, Label, LabelSource, matured_label
-from shared.domain.training_split import TrainingPlan
+from shared.domain.training_split import TrainingPlan, split_by_time, targets_as_of
 from shared.domain.transaction import Transaction
 from simulator.batch import transaction_id
 from simulator.config import FraudConfig, WorldConfig
@@ -39,7 +40,9 @@ PER_DAY: Final = 0.5
 FRAUD_RATE: Final = 0.012
 """Twice the simulator's usual, so that a few live days of a small bank hold enough frauds to judge by."""
 
-MIN_LIVE_FRAUDS: Final = 30
+MIN_FRAUDS: Final = 30
+"""Frauds in the live days, and in each span of training."""
+
 _SEEDS: Final = 50
 
 DISTURBANCE: Final = Disturbance(repeated=0.10, conflicting=0.005, late=0.02, malformed=0.01, shuffle_s=900)
@@ -93,15 +96,25 @@ class Scene:
 
     @classmethod
     def with_frauds(cls, seed: int, now_us: int, scale: float = 1.0) -> Scene:
-        """The scene of the first seed from this one on whose live days hold `MIN_LIVE_FRAUDS`.
+        """The scene of the first seed from this one on that has frauds to learn from and to judge by.
 
-        Fraud comes in lumps: the same seed on another day may have a quiet week, and nothing to judge a model by.
+        Fraud comes in lumps: the same seed on another day may have quiet weeks.
         """
         for candidate in range(seed, seed + _SEEDS):
             scene = cls(candidate, now_us, scale)
-            if sum(scene.truth().values()) >= MIN_LIVE_FRAUDS:
+            if sum(scene.truth().values()) >= MIN_FRAUDS and scene._can_be_learnt():
                 return scene
         return cls(seed, now_us, scale)
+
+    def _can_be_learnt(self) -> bool:
+        """Whether each span that training cuts history into holds enough frauds."""
+        given = self.training()
+        targets = targets_as_of(len(given.transactions.event_time_us), given.labels, given.plan.as_of_us)
+        try:
+            split = split_by_time(given.transactions, targets, given.plan)
+        except InvalidInput:
+            return False
+        return all(int(targets.is_fraud[rows].sum()) >= MIN_FRAUDS for rows in split.rows.values())
 
     def history(self) -> Iterator[Day]:
         """The days of history in order; silence becomes a label on the day on which it is mature."""
