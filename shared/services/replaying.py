@@ -134,7 +134,7 @@ class Replaying:
             return [Replay(record, ReplayVerdict.UNCHECKED, obstacle=obstacle) for record in records]
         n_bytes = len(scorer.view.features) * np.dtype(FEATURE_DTYPE).itemsize
         usable = [record for record in records if len(record.vector) == n_bytes and record.view == scorer.view.name]
-        again = iter(_replayed(scorer, rules, usable))
+        again = iter(_compared_all(scorer, rules, usable))
         replays = []
         for record in records:
             if len(record.vector) != n_bytes or record.view != scorer.view.name:
@@ -142,8 +142,19 @@ class Replaying:
                 other = Difference("vector", own, f"{scorer.view.name}, {n_bytes} bytes")
                 replays.append(Replay(record, ReplayVerdict.DIFFERENT, (other,)))
             else:
-                replays.append(_compared(record, next(again)))
+                replays.append(next(again))
         return replays
+
+
+def _compared_all(scorer: Scorer, rules: RuleSet, records: list[DecisionRecord]) -> list[Replay]:
+    """Replay decisions together, or one by one if a vector among them is one that no model takes."""
+    try:
+        replayed = _replayed(scorer, rules, records)
+    except BrokenInvariant as error:
+        if len(records) == 1:
+            return [Replay(records[0], ReplayVerdict.DIFFERENT, (Difference("vector", "unusable", str(error)),))]
+        return [_compared_all(scorer, rules, [record])[0] for record in records]
+    return [_compared(record, again) for record, again in zip(records, replayed, strict=True)]
 
 
 def _replayed(scorer: Scorer, rules: RuleSet, records: list[DecisionRecord]) -> list[DecisionRecord]:
@@ -199,6 +210,7 @@ def _compared(stored: DecisionRecord, replayed: DecisionRecord) -> Replay:
 def _fields(record: DecisionRecord) -> dict[str, tuple[object, str]]:
     """The fields that replay can tell, each as its bits and as text for people."""
     decision = record.decision
+    hits = [f"{hit.rule_id} {hit.outcome.value}" for hit in decision.rule_hits]
     fields: dict[str, tuple[object, str]] = {
         "view": _shown(record.view),
         "model": _shown(f"{record.model_name} {record.model_version}"),
@@ -206,7 +218,9 @@ def _fields(record: DecisionRecord) -> dict[str, tuple[object, str]]:
         "score": _shown(decision.score.probability),
         "bundle": _shown(decision.score.bundle_digest),
         "outcome": _shown(decision.outcome.value),
-        "rules": _shown(", ".join([decision.rules_version, *(hit.rule_id for hit in decision.rule_hits)])),
+        "rules": _shown(
+            ", ".join([decision.rules_version, *(f"{hit.rule_id} {hit.outcome.value}" for hit in decision.rule_hits)])
+        ),
         "base": _shown(record.base),
         "others": _shown(record.others),
         "fingerprint": _shown(record.fingerprint.hex()),

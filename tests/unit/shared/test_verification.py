@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.adapters.bundle_archive import BundleArchive
 from shared.domain.archive import Selection, forgotten_key
 from shared.domain.canonical import Digest, transaction_digest
 from shared.domain.decision import Outcome, Policy
@@ -36,6 +37,7 @@ from shared.services.verification_findings import Finding, Subject
 from shared.services.verification_log import LogReport, verify_log
 from shared.services.verification_skew import SkewReason, verify_skew
 from tests.fakes.archive import FakeArchive, FakeArchivedScorers, FakeErasure, FakeSealedLedger, FakeSeals
+from tests.fakes.bundles import golden_files, trained_scorer
 from tests.fakes.ledger import FakeLedger, Tables
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
@@ -185,6 +187,49 @@ def test_a_changed_outcome_is_named_by_replay_and_the_column(ledgers: Ledgers) -
     report = ledgers.decisions()
     assert kinds(report) == {Subject.REPLAY, Subject.COLUMN}
     assert "outcome is stored as" in report.findings.kept[0].detail
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_any_flipped_bit_of_any_record_is_named_by_decisions_and_log(data: st.DataObject) -> None:
+    found = Ledgers()
+    found.arrive([transaction(number, number * US_PER_DAY) for number in range(6)])
+    name = an_id(found, data.draw(st.integers(0, 5)))
+    row = found.tables.decisions[name]
+    place = data.draw(st.integers(0, 8 * len(row.record) - 1))
+    record = bytearray(row.record)
+    record[place // 8] ^= 1 << (place % 8)
+    found.tables.decisions[name] = row._replace(record=bytes(record))
+    assert name in {item.name for item in found.decisions().findings.kept}
+    assert {item.name for item in found.log().findings.kept} == {name}
+
+
+def test_a_bundle_that_is_damaged_leaves_its_decisions_unchecked(ledgers: Ledgers) -> None:
+    class Damaged:
+        def find(self, bundle_digest: str) -> None:
+            raise BrokenInvariant("model.onnx is not what the manifest says")
+
+    _, found = Replaying(Damaged()).replay(ledgers.archive, an_id(ledgers))
+    assert found.verdict is ReplayVerdict.UNCHECKED
+    assert found.obstacle.endswith("cannot be used: model.onnx is not what the manifest says")
+
+
+def test_only_the_last_few_bundles_stay_in_memory() -> None:
+    fetched = []
+
+    class Store:
+        def get(self, digest: str) -> dict[str, bytes]:
+            fetched.append(digest)
+            if digest != trained_scorer().bundle_digest:
+                raise NotFound("digest", "is not here")
+            return golden_files()
+
+    store: Any = Store()
+    archive = BundleArchive(store, lambda _: trained_scorer(), most_held=1)
+    digest = trained_scorer().bundle_digest
+    assert archive.find("0" * 64) is None
+    assert archive.find(digest) is archive.find(digest)
+    assert fetched == ["0" * 64, digest]
 
 
 def test_a_record_that_cannot_be_read_is_named(ledgers: Ledgers) -> None:
