@@ -67,9 +67,9 @@ def grants(config: StackConfig) -> tuple[Grant, ...]:
     rows = [Grant(app, Role.BLOB_OWNER, f"host:{app}") for app in APPS]
     rows += [Grant(app, Role.METRICS_PUBLISHER, "insights") for app in APPS]
     for app in APPS:
-        for name in containers_read(app):
-            role = Role.BLOB_CONTRIBUTOR if app in CONTAINERS[name].writers else Role.BLOB_READER
-            rows.append(Grant(app, role, f"container:{name}"))
+        written = {name for name, container in CONTAINERS.items() if app in container.writers}
+        rows += [Grant(app, Role.BLOB_CONTRIBUTOR, f"container:{name}") for name in written]
+        rows += [Grant(app, Role.BLOB_READER, f"container:{name}") for name in {*containers_read(app)} - written]
     for hub, senders in HUB_SENDERS.items():
         rows += [Grant(app, Role.HUB_SENDER, f"hub:{hub}") for app in senders if _has(app, "EVENT_HUBS")]
     for hub, receivers in HUB_RECEIVERS.items():

@@ -29,9 +29,9 @@ HUBS: Final[dict[str, tuple[str, ...]]] = {
 HUB_SENDERS: Final[dict[str, tuple[str, ...]]] = {
     "transactions": ("drift",),
     "labels": (),
-    "decisions": ("score", "ingest"),
+    "decisions": ("ingest",),
 }
-"""Who sends: drift its probes; score and ingest the decisions that leave their outbox."""
+"""Who sends: drift its probes, ingest the decisions that leave the outbox."""
 
 HUB_RECEIVERS: Final[dict[str, tuple[str, ...]]] = {"transactions": ("ingest",), "labels": ("ingest",), "decisions": ()}
 
@@ -41,7 +41,7 @@ class Container:
     """A container of the data account.
 
     Attributes:
-        writers: Apps that write; every other app that has the container's setting reads.
+        writers: Apps that write; every other app whose settings name the container reads.
         days: Blobs older than this are deleted; None keeps them.
         immutable: Whether nobody, owner included, may change or delete a blob for the configured time.
     """

@@ -61,9 +61,9 @@ WRITES = {
     ("retrain", "reports"),
     ("drift", "seals"),
 }
-"""App and container: who writes. An app that has the container's setting and is not here reads."""
+"""App and container: who writes. An app whose settings name the container and that is not here reads."""
 
-SENDS = {("drift", "transactions"), ("score", "decisions"), ("ingest", "decisions")}
+SENDS = {("drift", "transactions"), ("ingest", "decisions")}
 RECEIVES = {("ingest", "transactions"), ("ingest", "labels")}
 
 PLATFORM = {"FUNCTIONS_WORKER_RUNTIME": "python"}
@@ -152,9 +152,9 @@ def expected_access(*, mlflow: bool) -> set[tuple[str, str, str]]:
         names = settings.names()
         rows.add((app, "Storage Blob Data Owner", f"storageAccounts/{app}"))
         rows.add((app, "Monitoring Metrics Publisher", "components/appi"))
-        for container in _containers(settings):
-            role = contributor if (app, container) in WRITES else reader
-            rows.add((app, role, f"containers/{container}"))
+        rows |= {(app, contributor, f"containers/{container}") for who, container in WRITES if who == app}
+        read = {container for container in _containers(settings) if (app, container) not in WRITES}
+        rows |= {(app, reader, f"containers/{container}") for container in read}
         if "SURROGATE_KEYS" in names:
             rows.add((app, "Key Vault Secrets User", "vaults/kv"))
         if "EVENT_HUBS" in names:

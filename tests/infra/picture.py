@@ -1,4 +1,4 @@
-"""The picture and the tables of infra/README.md, made from the program: `python -m tests.infra.picture` writes them."""
+"""The picture and the tables of the documents, made from the program: `python -m tests.infra.picture` writes them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,24 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from infra.capacity import capacity_table, cost_table
 from infra.config import read_config
 from infra.stack import build
 from tests.infra.checks import ROLE_NAMES, ROOT
 from tests.infra.recording import IMAGE, OPERATORS, REQUIRED, Recording, run, write_packages
 
 README = ROOT / "infra" / "README.md"
+DOCS = ROOT / "docs"
 COMMAND = ".venv-infra/bin/python -m tests.infra.picture"
 
 
-def sections(recording: Recording) -> dict[str, str]:
-    """Name of a generated part -> its text."""
-    return {"picture": picture(recording), "types": types(recording), "access": access(recording)}
+def documents(recording: Recording) -> dict[Path, dict[str, str]]:
+    """Document -> name of a generated part in it -> its text."""
+    return {
+        README: {"picture": picture(recording), "types": types(recording), "access": access(recording)},
+        DOCS / "capacity.md": {"capacity": capacity_table()},
+        DOCS / "costs.md": {"costs": cost_table()},
+    }
 
 
 def picture(recording: Recording) -> str:
@@ -84,7 +90,7 @@ def filled(text: str, parts: dict[str, str]) -> str:
         begin, end = f"<!-- {name}: {COMMAND} -->\n", f"\n<!-- /{name} -->"
         before, found, rest = text.partition(begin)
         if not found or end not in rest:
-            raise ValueError(f"infra/README.md has no place for {name}")
+            raise ValueError(f"there is no place for {name}")
         text = f"{before}{begin}{part}{end}{rest.split(end, 1)[1]}"
     return text
 
@@ -100,5 +106,6 @@ def _reach(start: str, waits: dict[str, set[str]]) -> set[str]:
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8"), sections(recorded())), encoding="utf-8")
-    sys.stdout.write(f"wrote {README.relative_to(ROOT)}\n")
+    for path, parts in documents(recorded()).items():
+        path.write_text(filled(path.read_text(encoding="utf-8"), parts), encoding="utf-8")
+        sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")
