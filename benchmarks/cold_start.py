@@ -1,6 +1,7 @@
 """One worker process of the score app from nothing to its first decision; prints what that took and what it loaded.
 
-The worker library is driven as the host's worker drives it; only the HTTP front is left out. Run as
+The worker library is driven as the host's worker drives it; only the HTTP front is left out. aiohttp is hidden, which a
+package does not have and azure-core would load for nothing. Run as
 `python -m benchmarks.cold_start APP_DIR STARTED_AT` with the app's settings in the environment, where STARTED_AT is the
 time of day at which the process was started, seconds since 1970.
 """
@@ -55,6 +56,7 @@ def _rss_mb(field: str) -> float:
 def main() -> None:
     """Decide once and tell."""
     app_dir, started_at = sys.argv[1], float(sys.argv[2])
+    sys.modules["aiohttp"] = None  # type: ignore[assignment]  # an import of it fails, as where it is not installed
     found = asyncio.run(_first_decision(app_dir))
     decided_at = time.time()
     document = {

@@ -1,0 +1,91 @@
+"""Counts of several processes, added up by any of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from shared.adapters.process_cells import ProcessCells, shared_folder
+from shared.entrypoints.http_metrics import metrics
+from shared.services.metering import (
+    CONFIDENCE,
+    DURATION,
+    FAMILIES,
+    N_CELLS,
+    PREDICTIONS,
+    STAGE_SECONDS,
+    UNITS,
+    Meters,
+    note_unit,
+)
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_counts_of_processes_add_up_and_outlive_them(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from shared.adapters.process_cells import ProcessCells;"
+        "cells = ProcessCells(Path(sys.argv[1]), 3); cells.add(1, 2.5); cells.add(2, 1.0)"
+    )
+    own = ProcessCells(tmp_path, 3)
+    own.add(1, 1.0)
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=30)
+    assert list(own.totals()) == [0.0, 6.0, 2.0]
+    assert list(ProcessCells(tmp_path, 3).totals()) == [0.0, 6.0, 2.0]
+    assert list(ProcessCells(tmp_path, 4).totals()) == [0.0] * 4, "another release's cells mean something else"
+
+
+def test_without_a_folder_nothing_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    cells = ProcessCells(tmp_path / "file", 2)
+    cells.add(0, 1.0)
+    assert list(cells.totals()) == [0.0, 0.0]
+
+
+def test_folders_of_hosts_that_are_gone_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    ended = subprocess.Popen([sys.executable, "-c", "pass"])
+    ended.wait(30)
+    gone, alive, other = (tmp_path / f"tollgate-cells-score-{name}" for name in (ended.pid, os.getpid(), "x"))
+    for folder in (gone, alive, other):
+        folder.mkdir()
+    assert shared_folder("score") == tmp_path / f"tollgate-cells-score-{os.getppid()}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, other.name])
+
+
+def test_the_text_is_what_prometheus_reads(tmp_path: Path) -> None:
+    meters = Meters(ProcessCells(tmp_path, N_CELLS))
+    meters.count(PREDICTIONS, "decline")
+    meters.record(CONFIDENCE, 0.6)  # on a bound
+    meters.record(CONFIDENCE, 0.95001)
+    meters.record(DURATION, 7.0, "score")  # beyond all bounds
+    note_unit(meters, 8, {"claim": 0.5})
+    answer = metrics(meters, {"tollgate_waiting_transactions": ("Waiting.", 3.0)})
+    text = answer.get_body().decode()
+    lines = text.splitlines()
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert 'model_predictions_total{decision="decline"} 1.0' in lines
+    assert 'model_prediction_confidence_bucket{le="0.55"} 0.0' in lines
+    assert 'model_prediction_confidence_bucket{le="0.6"} 1.0' in lines
+    assert 'model_prediction_confidence_bucket{le="0.99"} 2.0' in lines
+    assert 'model_prediction_confidence_bucket{le="+Inf"} 2.0' in lines
+    assert "model_prediction_confidence_count 2.0" in lines
+    assert 'api_request_duration_seconds_bucket{route="score",le="5.0"} 0.0' in lines
+    assert 'api_request_duration_seconds_bucket{route="score",le="+Inf"} 1.0' in lines
+    assert 'api_request_duration_seconds_sum{route="score"} 7.0' in lines
+    assert "tollgate_waiting_transactions 3" in lines
+    assert sum(sample.value for sample in meters.samples(STAGE_SECONDS)) == 0.5
+    assert [sample.value for sample in meters.samples(UNITS)][-2:] == [8.0, 1.0]
+    assert text.endswith("\n")
+    assert all(f"# TYPE {family.name} " in text for family in FAMILIES)
+
+
+def test_unknown_labels_are_a_mistake_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        Meters(ProcessCells(tmp_path, N_CELLS)).count(PREDICTIONS, "maybe")
