@@ -218,9 +218,7 @@ def _fields(record: DecisionRecord) -> dict[str, tuple[object, str]]:
         "score": _shown(decision.score.probability),
         "bundle": _shown(decision.score.bundle_digest),
         "outcome": _shown(decision.outcome.value),
-        "rules": _shown(
-            ", ".join([decision.rules_version, *(f"{hit.rule_id} {hit.outcome.value}" for hit in decision.rule_hits)])
-        ),
+        "rules": _shown(", ".join([decision.rules_version, *hits])),
         "base": _shown(record.base),
         "others": _shown(record.others),
         "fingerprint": _shown(record.fingerprint.hex()),
