@@ -40,6 +40,11 @@ class Refusal:
     digest: str
     reason: str
 
+    @property
+    def problem(self) -> str:
+        """Both in a sentence."""
+        return f"bundle {self.digest[:12]} is refused: {self.reason}"
+
 
 class BundleScorers:
     """The source of the scorer of a role."""
@@ -136,6 +141,7 @@ class BundleScorers:
                 self.refresh()
             except Exception:  # noqa: BLE001  # the outermost line of the thread
                 # The thread must outlive whatever nobody foresaw: without it no bundle is ever taken up again.
+                self._problem = "the last look at the pointer failed unexpectedly; the log has the trace"
                 _log.exception("a look at the pointer failed", extra={"role": self._role.value})
             if self._stopping.wait(self._poll_s):
                 return
@@ -153,6 +159,7 @@ class BundleScorers:
         refused = self._refusal
         again = self._monotonic() - self._refused_at_s >= RETRY_REFUSED_S
         if refused is not None and refused.digest == digest and not again:
+            self._problem = refused.problem
             return False
         try:
             loaded = self._loaded(digest)
@@ -176,5 +183,5 @@ class BundleScorers:
     def _refuse(self, digest: str, error: TollgateError) -> None:
         self._refusal = Refusal(digest, str(error))
         self._refused_at_s = self._monotonic()
-        self._problem = f"bundle {digest[:12]} is refused: {error}"
+        self._problem = self._refusal.problem
         _log.error("a bundle is refused", extra={"role": self._role.value, "bundle_digest": digest}, exc_info=error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +42,9 @@ class FileBundles:
                 self._check_same(target, files)
                 return digest
             self._bundles.mkdir(parents=True, exist_ok=True)
-            incoming = Path(tempfile.mkdtemp(dir=self._bundles, prefix=".incoming-"))
+            incoming = self._bundles / f".incoming-{uuid.uuid4().hex}"
             try:
+                incoming.mkdir()
                 for name in (*FILES, MANIFEST):
                     _write_durably(incoming / name, files[name])
                 _sync_folder(incoming)

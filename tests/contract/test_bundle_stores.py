@@ -242,6 +242,9 @@ def test_a_writer_that_stopped_half_way_leaves_nothing_in_the_folder(tmp_path: P
     digest = store.put(golden_files())
     assert store.digests() == [digest]
     assert sorted(path.name for path in (tmp_path / "bundles").iterdir()) == sorted([".incoming-x", digest])
+    ordinary = tmp_path / "ordinary"
+    ordinary.mkdir()
+    assert (tmp_path / "bundles" / digest).stat().st_mode == ordinary.stat().st_mode  # for whoever may read the folder
 
 
 def test_a_pointer_that_cannot_be_read_is_said_to_be_broken(container: ContainerClient, tmp_path: Path) -> None:

@@ -151,6 +151,20 @@ def test_a_refused_bundle_is_fetched_again_only_after_a_while(store: Store, tmp_
     assert scorers.refusal is None
 
 
+def test_a_refusal_is_still_the_problem_after_the_store_was_away(store: Store, tmp_path: Path) -> None:
+    damage(store, tmp_path, champion(store, golden_files()))
+    scorers = BundleScorers(store, OnnxScorer, monotonic=Clockwork())
+    scorers.refresh()
+    refused = scorers.problem
+    store.fault = Transient("away")
+    scorers.refresh()
+    assert scorers.problem == "away"
+    store.fault = None
+    scorers.refresh()
+    assert scorers.problem == refused
+    assert store.fetched == 1
+
+
 def test_another_pointer_ends_a_refusal_at_once(store: Store, tmp_path: Path) -> None:
     damage(store, tmp_path, champion(store, golden_files()))
     scorers = BundleScorers(store, OnnxScorer)
@@ -248,14 +262,18 @@ def test_a_swap_under_load_fails_no_request(store: Store) -> None:
 def test_the_background_thread_outlives_what_nobody_foresaw(store: Store) -> None:
     digest = champion(store, golden_files())
     troubles = [RuntimeError("a bug")]
+    seen = threading.Event()
 
     def load(bundle: Bundle) -> Scorer:
         if troubles:
             raise troubles.pop()
+        seen.wait(20)
         return OnnxScorer(bundle)
 
     scorers = BundleScorers(store, load, poll_s=0.01)
     scorers.start()
+    wait_for(lambda: "failed unexpectedly" in scorers.problem)
+    seen.set()
     wait_for(lambda: digest_of(scorers) == digest)
     scorers.stop()
     assert not troubles
