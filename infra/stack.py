@@ -63,7 +63,8 @@ def build(config: StackConfig) -> Stack:
             context,
             observability,
             network,
-            redundancy="Standard_LRS",
+            # What the plan does over zones, its storage has to do as well.
+            redundancy="Standard_ZRS" if config.profile == "prod" else "Standard_LRS",
             containers=(PACKAGES,),
             # Leases of partitions and timers are renewed by writes, several times a minute: not worth their price.
             logged=("StorageDelete",),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import certifi
 import pulumi
 from pulumi.dynamic import CreateResult, DiffResult, Resource, ResourceProvider, UpdateResult
 
@@ -77,7 +78,8 @@ class Bootstrap:
             "PGUSER": user,
             "PGPASSWORD": self.token(entra.DATABASE),
             "PGSSLMODE": "verify-full",
-            "PGSSLROOTCERT": "system",
+            # The wheel of psycopg brings an OpenSSL that does not know where this machine keeps its roots.
+            "PGSSLROOTCERT": certifi.where(),
         }
         self._step([sys.executable, "-m", "infra.delivery.logins", *logins.values()], login)
         where = {

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pulumi_policy import PolicyResource, ResourceValidationArgs, StackValidationArgs
+from pulumi_policy.proxy import unknown_checking_proxy
 
 from infra.naming import RULES
 from infra.policy.rules import RESOURCE_POLICIES, STACK_POLICIES
@@ -102,7 +103,9 @@ def policies(recording: Recording, _config: Mapping[str, Any]) -> Iterator[str]:
     """Violations of the policy pack, whose objects are run directly."""
     found: list[str] = []
     for resource in recording.resources:
-        args = ResourceValidationArgs(resource.typ, resource.plain, resource.urn, resource.name, None, None)  # type: ignore[arg-type]  # options and provider are not looked at
+        # Behind the proxies that the engine puts before a policy; what is unknown in a preview raises there.
+        props = unknown_checking_proxy(resource.plain)
+        args = ResourceValidationArgs(resource.typ, props, resource.urn, resource.name, None, None)  # type: ignore[arg-type]  # options are not looked at
         for policy in RESOURCE_POLICIES:
             checks = policy.validate if isinstance(policy.validate, list) else [policy.validate]
             for validate in checks:
@@ -452,7 +455,7 @@ def _scope(scope: str) -> str:
 def _policy_resource(resource: Recorded) -> PolicyResource:
     return PolicyResource(
         resource_type=resource.typ,
-        props={**resource.plain, "id": resource.id},
+        props=unknown_checking_proxy({**resource.plain, "id": resource.id}),
         urn=resource.urn,
         name=resource.name,
         opts=None,  # type: ignore[arg-type]  # not looked at
