@@ -7,7 +7,8 @@ is used; so an app with broken settings still loads, answers `health/live`, and 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
 
     from shared.adapters.bundle_scorers import BundleScorers
-    from shared.adapters.postgres_dead_letters import PostgresDeadLetters
     from shared.domain.bundle import Bundle
     from shared.ports import Scorer
 
@@ -154,7 +154,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
         Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock),
         labelling,
         receipts=BlobProbeReceipts(probes),
-        dead_letters=CopiedDeadLetters(_dead_letters(where, "ingest"), BlobDeadLetters(copies)),
+        dead_letters=CopiedDeadLetters(_dead_letters(where), BlobDeadLetters(copies)),
         clock=clock,
         currency=settings.currency,
         lateness_us=ALLOWED_LATENESS_US,
@@ -173,32 +173,41 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     )
 
 
-def build_dead_letter_replay(environment: Mapping[str, str]) -> DeadLetterReplay:
-    """Build what hands dead letters in again, from the settings of the ingest app; raises as `build_score_app`.
+@contextmanager
+def dead_letter_replay(environment: Mapping[str, str]) -> Iterator[DeadLetterReplay]:
+    """What hands dead letters in again, from the settings of the ingest app; raises as `build_score_app`.
 
-    The model is fetched at once, because a command has no second request that could find it there.
+    For a command: the model is fetched at once, and connections are closed in the end.
     """
+    from shared.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415 - paid by those who connect
+    from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415
+    from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
     settings = IngestSettings.read(environment)
-    service, where, clock = _data(environment), parse_postgres(DATABASE, environment), SystemClock()
-    receipts = BlobProbeReceipts(service.get_container_client(settings.probes_container))
-    source = _champion(service, settings)
-    source.refresh()
-    ledger = _ledger(where, "replay")
-    scoring = Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock)
-    labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
+    where, clock = parse_postgres(DATABASE, environment), SystemClock()
+    with (
+        _data(environment) as service,
+        closing(PipelinedLedger(where, "replay")) as ledger,
+        closing(PostgresSession(where, "replay-dead-letters")) as session,
+    ):
+        receipts = BlobProbeReceipts(service.get_container_client(settings.probes_container))
+        source = _champion(service, settings)
+        source.refresh()
+        scoring = Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock)
+        labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
 
-    def taking(refused: DeadLetters, waited_us: int) -> Ingestion:
-        return Ingestion(
-            scoring,
-            labelling,
-            receipts=receipts,
-            dead_letters=refused,
-            clock=clock,
-            currency=settings.currency,
-            lateness_us=ALLOWED_LATENESS_US + waited_us,
-        )
+        def taking(refused: DeadLetters, waited_us: int) -> Ingestion:
+            return Ingestion(
+                scoring,
+                labelling,
+                receipts=receipts,
+                dead_letters=refused,
+                clock=clock,
+                currency=settings.currency,
+                lateness_us=ALLOWED_LATENESS_US + waited_us,
+            )
 
-    return DeadLetterReplay(_dead_letters(where, "replay"), taking, clock)
+        yield DeadLetterReplay(PostgresDeadLetters(session), taking, clock)
 
 
 def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
@@ -310,11 +319,11 @@ def _ledger(where: PostgresConnection, app: str) -> Ledger:
     return PipelinedLedger(where, app)
 
 
-def _dead_letters(where: PostgresConnection, app: str) -> PostgresDeadLetters:
+def _dead_letters(where: PostgresConnection) -> DeadLetters:
     from shared.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415 - paid by those who connect
     from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
-    return PostgresDeadLetters(PostgresSession(where, f"{app}-dead-letters"))
+    return PostgresDeadLetters(PostgresSession(where, "ingest-dead-letters"))
 
 
 def _leaving(where: PostgresConnection, hub: str, environment: Mapping[str, str]) -> OutboxParts:

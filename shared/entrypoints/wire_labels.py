@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -60,7 +61,8 @@ def read_csv(body: bytes, now_us: int) -> Iterator[LabelRow]:
         InvalidInput: Not UTF-8, not CSV, or the header row lacks, repeats or invents a column.
     """
     try:
-        lines = body.decode("utf-8-sig").splitlines(keepends=True)
+        # Not splitlines: it would also cut at characters that only look like the end of a line.
+        lines = io.StringIO(body.decode("utf-8-sig"), newline="")
     except UnicodeDecodeError as error:
         raise InvalidInput("", f"must be UTF-8; byte {error.start} is not") from error
     reader = csv.reader(lines, strict=True)
