@@ -65,10 +65,10 @@ def test_a_file_becomes_columns(tmp_path: Path) -> None:
 
 
 def test_amounts_are_whole_minor_units_or_their_rows_are_left_out(tmp_path: Path) -> None:
-    columns = {name: values[:6] for name, values in table().items()}
-    columns["TX_AMOUNT"] = np.array([57.16 * 5, 0.0, 12.345, float("nan"), -3.0, 1e6 + 0.01])
+    columns = {name: values[:7] for name, values in table().items()}
+    columns["TX_AMOUNT"] = np.array([57.16 * 5, 0.0, 12.345, float("nan"), -3.0, 1e6 + 0.01, 0.01])
     found = read_history(written(tmp_path / "h.parquet", columns), Layout(HANDBOOK))
-    assert found.transactions.amount_minor.tolist() == [28_580, 100_000_001]
+    assert found.transactions.amount_minor.tolist() == [28_580, 100_000_001, 1]
     assert found.left_out == {
         "amount must be greater than nought": 3,
         "amount must not have more than 2 decimals": 2,
