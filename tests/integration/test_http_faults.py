@@ -64,6 +64,24 @@ def comes_alive(app: ScoreApp) -> None:
     until(lambda: app.score(fields()).status == 200, "a decision")
 
 
+def test_without_a_champion_it_says_so_and_comes_alive_without_a_restart(
+    storage: str, migrated_database: MigratedDatabase, models: Models, tmp_path: Path
+) -> None:
+    with running(tmp_path / "app", settings(storage, login(migrated_database), models.name)) as app:
+        answer = app.ready()
+        assert answer.status == 503
+        assert answer.json()["detail"] == "not ready: champion"
+        sent = fields()
+        refused = app.score(sent)
+        assert (refused.status, refused.header("retry-after")) == (503, "1")
+        assert stored(migrated_database, sent["transaction_id"]) == one_each(0)
+        models.promote()
+        for _ in range(6):  # both workers
+            until(lambda: app.ready().status == 200, "ready")
+        assert app.score(sent).status == 200
+        assert stored(migrated_database, sent["transaction_id"]) == one_each(1)
+
+
 def test_the_database_goes_away_and_comes_back(
     storage: str, migrated_database: MigratedDatabase, database_relay: Relay, models: Models, tmp_path: Path
 ) -> None:

@@ -41,66 +41,47 @@ def live(storage: str, migrated_database: MigratedDatabase, tmp_path_factory: py
     models = Models(storage)
     app_settings = settings(storage, login(migrated_database), models.name, CORS_ORIGINS="https://console.example")
     with running(tmp_path_factory.mktemp("score"), app_settings) as app:
+        models.promote()
+        for _ in range(6):  # both workers
+            until(lambda: app.ready().status == 200, "ready")
         yield Live(app, models, migrated_database)
     models.close()
 
 
-def test_without_a_champion_it_says_so_and_comes_alive_without_a_restart(live: Live) -> None:
-    answer = live.app.ready()
-    assert answer.status == 503
-    assert answer.json()["detail"] == "not ready: champion"
-    refused = live.app.score(fields())
-    assert (refused.status, refused.header("retry-after")) == (503, "1")
-    assert live.count("SELECT count(*) FROM tollgate.transaction_ids") == 0
-    live.models.promote()
-    for _ in range(4):  # both workers
-        until(lambda: live.app.ready().status == 200, "ready")
-    assert live.app.score(fields()).status == 200
-
-
-@pytest.fixture
-def ready(live: Live) -> Live:
-    if live.app.ready().status != 200:
-        live.models.promote()
-        for _ in range(6):
-            until(lambda: live.app.ready().status == 200, "ready")
-    return live
-
-
-def test_a_decision_is_durable_explained_and_looked_up(ready: Live) -> None:
+def test_a_decision_is_durable_explained_and_looked_up(live: Live) -> None:
     sent = fields("looked/up by%20id?#1")
-    answer = ready.app.score(sent)
+    answer = live.app.score(sent)
     assert answer.status == 400, "a space is no visible character"
     sent = fields("looked/up%20by?#1", amount_minor=900_000)
-    answer = ready.app.score(sent)
+    answer = live.app.score(sent)
     assert answer.status == 200, answer.body
     stages = [part.split(";")[0].strip() for part in str(answer.header("server-timing")).split(",")]
     assert stages == ["queue", "claim", "features", "model", "record", "write", "total"]
-    found = ready.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231")
+    found = live.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231")
     assert found.status == 200, found.body
     assert answer.json().items() <= found.json().items()
     assert len(found.json()["features"]) == 25
-    replayed = ready.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231?replay=true").json()
+    replayed = live.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231?replay=true").json()
     assert replayed.pop("replay") == {"verdict": "equal", "obstacle": "", "differences": []}
     assert replayed == found.json()
-    assert ready.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231?replay=maybe").status == 400
-    assert ready.app.host.get("/api/decisions/nobody").status == 404
-    assert ready.app.host.get("/api/decisions/a%20b").status == 400
+    assert live.app.host.get("/api/decisions/looked%2Fup%2520by%3F%231?replay=maybe").status == 400
+    assert live.app.host.get("/api/decisions/nobody").status == 404
+    assert live.app.host.get("/api/decisions/a%20b").status == 400
 
 
-def test_a_repeat_gets_the_same_bytes_from_every_worker_and_after_a_swap(ready: Live) -> None:
+def test_a_repeat_gets_the_same_bytes_from_every_worker_and_after_a_swap(live: Live) -> None:
     sent = fields()
-    first = ready.app.score(sent)
+    first = live.app.score(sent)
     assert (first.status, first.header("idempotent-replayed")) == (200, None)
     champion = first.json()["model"]["digest"]
-    ready.models.point(None)
-    other = ready.models.promote(renamed(golden_files()))
-    until(lambda: _served(ready.app) == {other}, "the swap in both workers")
-    workers = until(lambda: _workers(ready.app, 2), "both workers")
-    repeats = [ready.app.score(sent) for _ in range(20)]
-    assert ready.app.score(fields()).json()["model"]["digest"] == other != champion
-    ready.models.point(champion)
-    until(lambda: _served(ready.app) == {champion}, "the way back")
+    live.models.point(None)
+    other = live.models.promote(renamed(golden_files()))
+    until(lambda: _served(live.app) == {other}, "the swap in both workers")
+    workers = until(lambda: _workers(live.app, 2), "both workers")
+    repeats = [live.app.score(sent) for _ in range(20)]
+    assert live.app.score(fields()).json()["model"]["digest"] == other != champion
+    live.models.point(champion)
+    until(lambda: _served(live.app) == {champion}, "the way back")
     assert {answer.body for answer in repeats} == {first.body}
     assert {answer.header("idempotent-replayed") for answer in repeats} == {"true"}
     assert workers is not None
@@ -123,12 +104,12 @@ def _workers(app: ScoreApp, count: int) -> set[int] | None:
     return seen if len(seen) == count else None
 
 
-def test_every_transaction_has_one_decision_whoever_asks_how_often(ready: Live) -> None:
+def test_every_transaction_has_one_decision_whoever_asks_how_often(live: Live) -> None:
     sent = [fields(customer_id=f"card-{number % 7}", terminal_id=f"m-{number % 3}") for number in range(60)]
     asked = sent * 3
     random.Random(7).shuffle(asked)
     with ThreadPoolExecutor(12) as pool:
-        answers = list(pool.map(ready.app.score, asked))
+        answers = list(pool.map(live.app.score, asked))
     assert Counter(answer.status for answer in answers) == {200: 180}
     bodies: dict[str, set[bytes]] = {}
     for fields_sent, answer in zip(asked, answers, strict=True):
@@ -137,28 +118,28 @@ def test_every_transaction_has_one_decision_whoever_asks_how_often(ready: Live) 
     fresh = [answer for answer in answers if answer.header("idempotent-replayed") is None]
     assert len(fresh) == 60
     names = ",".join(f"'{name}'" for name in bodies)
-    assert ready.count(f"SELECT count(*) FROM tollgate.predictions WHERE transaction_id IN ({names})") == 60
+    assert live.count(f"SELECT count(*) FROM tollgate.predictions WHERE transaction_id IN ({names})") == 60
 
 
-def test_a_batch_of_a_thousand(ready: Live) -> None:
+def test_a_batch_of_a_thousand(live: Live) -> None:
     sent = [fields(customer_id=f"card-{number % 200}", terminal_id=f"m-{number % 50}") for number in range(1000)]
-    answer = ready.app.batch(sent)
+    answer = live.app.batch(sent)
     assert answer.status == 200, answer.body[:300]
     results = answer.json()["results"]
     assert Counter(result["status"] for result in results) == {200: 1000}
     assert [result["decision"]["transaction_id"] for result in results] == [item["transaction_id"] for item in sent]
-    again = ready.app.batch(sent).json()["results"]
+    again = live.app.batch(sent).json()["results"]
     assert [result["decision"] for result in again] == [result["decision"] for result in results]
     assert all(result["replayed"] for result in again)
-    assert ready.app.batch([*sent, fields()]).status == 400
+    assert live.app.batch([*sent, fields()]).status == 400
 
 
-def test_a_conflict_changes_nothing(ready: Live) -> None:
+def test_a_conflict_changes_nothing(live: Live) -> None:
     sent = fields()
-    first = ready.app.score(sent)
-    conflict = ready.app.score({**sent, "amount_minor": 1})
+    first = live.app.score(sent)
+    conflict = live.app.score({**sent, "amount_minor": 1})
     assert (conflict.status, conflict.json()["field"]) == (409, "transaction_id")
-    assert ready.app.score(sent).body == first.body
+    assert live.app.score(sent).body == first.body
 
 
 @pytest.mark.parametrize(
@@ -170,47 +151,47 @@ def test_a_conflict_changes_nothing(ready: Live) -> None:
         (b" " * ((1 << 20) + 1), "application/json", 413),
     ],
 )
-def test_refusals_are_problems(ready: Live, body: bytes, content_type: str, status: int) -> None:
-    answer = ready.app.host.post("/api/score", body, content_type=content_type)
+def test_refusals_are_problems(live: Live, body: bytes, content_type: str, status: int) -> None:
+    answer = live.app.host.post("/api/score", body, content_type=content_type)
     assert answer.status == status
     assert answer.header("content-type") == "application/problem+json"
     assert answer.json()["status"] == status
 
 
-def test_connections_that_the_server_closes_cost_no_request(ready: Live) -> None:
-    assert ready.app.score(fields()).status == 200
-    with psycopg.connect(login(ready.database), autocommit=True, application_name="a test") as connection:
+def test_connections_that_the_server_closes_cost_no_request(live: Live) -> None:
+    assert live.app.score(fields()).status == 200
+    with psycopg.connect(login(live.database), autocommit=True, application_name="a test") as connection:
         for _ in range(3):
             ended = connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE usename = current_user AND datname = current_database() AND pid <> pg_backend_pid()"
             ).fetchall()
             assert ended
-            assert [ready.app.score(fields()).status for _ in range(4)] == [200] * 4
+            assert [live.app.score(fields()).status for _ in range(4)] == [200] * 4
 
 
-def test_clients_that_leave_do_no_harm(ready: Live) -> None:
+def test_clients_that_leave_do_no_harm(live: Live) -> None:
     body = json.dumps(fields("left-behind")).encode()
     lines = ("POST /api/score HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}")
     head = "\r\n".join((*lines, "", ""))
     for _ in range(8):
-        with socket.create_connection(("127.0.0.1", ready.app.host.port)) as client:
+        with socket.create_connection(("127.0.0.1", live.app.host.port)) as client:
             client.sendall(head.encode() + body)
-    with socket.create_connection(("127.0.0.1", ready.app.host.port)) as client:
+    with socket.create_connection(("127.0.0.1", live.app.host.port)) as client:
         client.sendall(head.encode() + body[:20])  # and one in the middle of its body
-    assert ready.app.score(fields()).status == 200
-    until(lambda: ready.app.host.get("/api/decisions/left-behind").status == 200, "the decision")
-    assert ready.count("SELECT count(*) FROM tollgate.predictions WHERE transaction_id = 'left-behind'") == 1
+    assert live.app.score(fields()).status == 200
+    until(lambda: live.app.host.get("/api/decisions/left-behind").status == 200, "the decision")
+    assert live.count("SELECT count(*) FROM tollgate.predictions WHERE transaction_id = 'left-behind'") == 1
 
 
-def test_metrics_tell_of_both_workers(ready: Live) -> None:
+def test_metrics_tell_of_both_workers(live: Live) -> None:
     def decided() -> float:
-        lines = ready.app.host.get("/api/metrics").body.decode().splitlines()
+        lines = live.app.host.get("/api/metrics").body.decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith("model_predictions_total{"))
 
-    until(lambda: _workers(ready.app, 2), "both workers")
+    until(lambda: _workers(live.app, 2), "both workers")
     before = decided()
-    threads = [threading.Thread(target=ready.app.score, args=(fields(),)) for _ in range(16)]
+    threads = [threading.Thread(target=live.app.score, args=(fields(),)) for _ in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -218,39 +199,39 @@ def test_metrics_tell_of_both_workers(ready: Live) -> None:
     assert {decided() for _ in range(8)} == {before + 16}
 
 
-def test_preflights_are_answered_without_a_key(ready: Live) -> None:
+def test_preflights_are_answered_without_a_key(live: Live) -> None:
     def ask(origin: str) -> Answer:
         from tests.host.hosting import request
 
         headers = {"origin": origin, "access-control-request-method": "POST"}
-        return request(ready.app.host.port, "OPTIONS", "/api/score", headers=headers)
+        return request(live.app.host.port, "OPTIONS", "/api/score", headers=headers)
 
     assert ask("https://console.example").header("access-control-allow-origin") == "https://console.example"
     assert ask("https://evil.example").header("access-control-allow-origin") is None
 
 
-def test_a_refused_bundle_leaves_the_last_good_one_serving(ready: Live) -> None:
-    before = ready.app.host.get("/api/models").json()["serving"]["digest"]
+def test_a_refused_bundle_leaves_the_last_good_one_serving(live: Live) -> None:
+    before = live.app.host.get("/api/models").json()["serving"]["digest"]
     broken = dict(golden_files())
     broken["model.onnx"] = broken["model.onnx"][:-7] + b"garbage"
     digest = "ab" * 32
     for name, data in broken.items():
-        ready.models.container.upload_blob(f"bundles/{digest}/{name}", data)
-    ready.models.point(digest)
-    problem = until(lambda: ready.app.host.get("/api/models").json()["problem"], "the refusal")
+        live.models.container.upload_blob(f"bundles/{digest}/{name}", data)
+    live.models.point(digest)
+    problem = until(lambda: live.app.host.get("/api/models").json()["problem"], "the refusal")
     assert digest[:12] in problem
-    answer = ready.app.score(fields())
+    answer = live.app.score(fields())
     assert (answer.status, answer.json()["model"]["digest"]) == (200, before)
-    assert ready.app.ready().status == 200
-    ready.models.point(before)
-    until(lambda: not ready.app.host.get("/api/models").json()["problem"], "no problem")
+    assert live.app.ready().status == 200
+    live.models.point(before)
+    until(lambda: not live.app.host.get("/api/models").json()["problem"], "no problem")
 
 
-def test_the_page_needs_nothing_from_elsewhere(ready: Live) -> None:
-    page = ready.app.host.get("/api/docs")
+def test_the_page_needs_nothing_from_elsewhere(live: Live) -> None:
+    page = live.app.host.get("/api/docs")
     assert page.status == 200
     assert b"http:" not in page.body
     assert b"https:" not in page.body
     assert b"<script" not in page.body
-    described = ready.app.host.get("/api/openapi.json").json()
+    described = live.app.host.get("/api/openapi.json").json()
     assert all(path in page.body.decode() for path in described["paths"])
