@@ -285,16 +285,29 @@ class Batching:
                     _log.warning("a unit of work was given up: %s", type(fault).__name__, exc_info=fault)
                     break
             except TollgateError as fault:
-                error = fault
                 _log.exception("a unit of work failed")
+                if len(transactions) == 1:
+                    error = fault
+                else:
+                    verdicts, error = self._one_by_one(transactions), None
                 break
         taken = self._stages.taken()
         self._in_flight = 0
         if error is not None:
             verdicts = [Refused(transaction.transaction_id, error) for transaction in transactions]
+        _deal(pieces, verdicts, taken)
         if self._observe is not None and pieces:
             self._observe(len(transactions), taken)
-        _deal(pieces, verdicts, taken)
+
+    def _one_by_one(self, transactions: list[Transaction]) -> list[Verdict]:
+        """Decide each on its own, so that one at fault costs the others nothing but time."""
+        verdicts: list[Verdict] = []
+        for transaction in transactions:
+            try:
+                verdicts += self._decide([transaction])
+            except TollgateError as fault:
+                verdicts.append(Refused(transaction.transaction_id, fault))
+        return verdicts
 
     def _decide(self, transactions: list[Transaction]) -> list[Verdict]:
         """One attempt; whatever is not in the tree of errors becomes part of it, and costs the decider."""

@@ -260,6 +260,18 @@ def test_an_unknown_fault_costs_the_decider_and_is_no_fault_of_the_next() -> Non
     assert len(made) == 2
 
 
+def test_one_at_fault_costs_its_neighbours_nothing() -> None:
+    class Picky(Recorder):
+        def decide(self, transactions: Sequence[Transaction]) -> list[Verdict]:
+            if any(item.transaction_id == "poison" for item in transactions):
+                raise RuntimeError("a bug that this one meets")
+            return super().decide(transactions)
+
+    with batching(lambda _: Picky()) as queue:
+        answered = asyncio.run(queue.decide([transaction(name) for name in ("a", "poison", "b")]))
+    assert [type(error) for error in errors(answered)] == [Conflict, BrokenInvariant, Conflict]
+
+
 def test_a_decider_that_cannot_be_made_yet_is_made_later() -> None:
     faults: list[Exception] = [Transient("no database yet"), OSError("nor a name for it")]
 
