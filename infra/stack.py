@@ -89,14 +89,14 @@ def build(config: StackConfig) -> Stack:
             **{f"hub:{name}": hub.id for name, hub in events.hubs.items()},
         },
     )
+    doors = [*network.doors] if network is not None else []
     keys = [
         VaultKey(
             f"key-{name}",
             secret_uri=vault.secret_uri(name),
-            opts=pulumi.ResourceOptions(parent=vault, depends_on=access.of(OPERATORS), protect=config.locks),
+            opts=pulumi.ResourceOptions(parent=vault, depends_on=[*access.of(OPERATORS), *doors], protect=config.locks),
         )
         for name in needed_secrets().values()
-        if config.deploy_code
     ]
     apps = {}
     for app in APPS:
@@ -121,7 +121,7 @@ def build(config: StackConfig) -> Stack:
             ),
             public=not config.private_network or (app == "score" and config.public_scoring),
             entra_client_id=config.entra_client_id if app == "score" else "",
-            depends_on=[*access.of(app), *keys, postgres.database],
+            depends_on=[*access.of(app), *keys, *doors, postgres.database],
         )
     outputs = _outputs(apps=apps, names=names, postgres=postgres, events=events, data=data, vault=vault)
     if network is not None and config.mlflow:
@@ -133,7 +133,7 @@ def build(config: StackConfig) -> Stack:
             identity=identities[MLFLOW],
             data=data,
             postgres=postgres,
-            depends_on=[*access.of(MLFLOW), *postgres.ready],
+            depends_on=[*access.of(MLFLOW), *doors, *postgres.ready],
         )
         outputs["mlflowEndpoint"] = mlflow.url
     if config.deploy_code:
@@ -143,7 +143,7 @@ def build(config: StackConfig) -> Stack:
             database=DATABASE,
             user=config.operators_name,
             logins={name: identity.login for name, identity in identities.items()},
-            opts=pulumi.ResourceOptions(parent=postgres, depends_on=postgres.ready),
+            opts=pulumi.ResourceOptions(parent=postgres, depends_on=[*postgres.ready, *doors]),
         )
         for app, function_app in apps.items():
             CodePackage(
@@ -152,7 +152,10 @@ def build(config: StackConfig) -> Stack:
                 deployment_url=function_app.deployment_url,
                 url=function_app.url,
                 app_id=function_app.app.id,
-                opts=pulumi.ResourceOptions(parent=function_app, depends_on=[schema, *access.of(app)]),
+                opts=pulumi.ResourceOptions(
+                    parent=function_app,
+                    depends_on=[schema, *access.of(app), *(network.doors if network is not None else [])],
+                ),
             )
     if config.locks:
         Locks(

@@ -45,9 +45,11 @@ class PrivateNetwork(pulumi.ComponentResource):
 
     Attributes:
         subnets: By the names of `SUBNETS`.
+        doors: What has to exist before anybody reaches a service by its name; grows with every endpoint.
     """
 
     subnets: dict[str, network.Subnet]
+    doors: list[pulumi.Resource]
 
     def __init__(self, name: str, context: Context, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(component_type("PrivateNetwork"), name, None, opts)
@@ -71,7 +73,7 @@ class PrivateNetwork(pulumi.ComponentResource):
             # Subnets are resources of their own; without this, each update of the network would try to remove them.
             opts=pulumi.ResourceOptions.merge(within, pulumi.ResourceOptions(ignore_changes=["subnets"])),
         )
-        self.subnets = {}
+        self.subnets, self.doors = {}, []
         previous: list[pulumi.Resource] = []
         for subnet, prefix in SUBNETS.items():
             if subnet == REGISTRY and not context.config.mlflow:
@@ -138,13 +140,15 @@ class PrivateNetwork(pulumi.ComponentResource):
             tags=context.tags,
             opts=within,
         )
-        network.PrivateDnsZoneGroup(
-            f"endpoint-name-{name}",
-            resource_group_name=context.group.name,
-            private_endpoint_name=private.name,
-            private_dns_zone_group_name="default",
-            private_dns_zone_configs=[
-                network.PrivateDnsZoneConfigArgs(name=group_id, private_dns_zone_id=self._zones[group_id].id)
-            ],
-            opts=within,
+        self.doors.append(
+            network.PrivateDnsZoneGroup(
+                f"endpoint-name-{name}",
+                resource_group_name=context.group.name,
+                private_endpoint_name=private.name,
+                private_dns_zone_group_name="default",
+                private_dns_zone_configs=[
+                    network.PrivateDnsZoneConfigArgs(name=group_id, private_dns_zone_id=self._zones[group_id].id)
+                ],
+                opts=within,
+            )
         )

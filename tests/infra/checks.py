@@ -294,6 +294,7 @@ def order(recording: Recording, config: Mapping[str, Any]) -> Iterator[str]:
         for rule in recording.of_type("dbforpostgresql:FirewallRule"):
             if rule.urn not in before:
                 yield f"the schema does not wait for the door {rule.name}"
+    yield from _doors(recording, by_name)
     group = recording.named("resources:ResourceGroup", "group").urn
     for resource in recording.resources:
         if (
@@ -398,6 +399,18 @@ CHECKS: dict[str, Callable[[Recording, Mapping[str, Any]], Iterator[str]]] = {
     "facts": facts,
     "secrecy": secrecy,
 }
+
+
+def _doors(recording: Recording, by_name: Mapping[str, Recorded]) -> Iterator[str]:
+    """In a private network a name leads to a service only once its endpoint and its entry in the zone are there."""
+    doors = {door.urn: door.name for door in recording.of_type("network:PrivateDnsZoneGroup")}
+    services = {urn for urn, name in doors.items() if not name.startswith("endpoint-name-func-")}
+    wanted = {"schema": services, "key-surrogate-keys": services, **{f"func-{app}": services for app in APPS}}
+    wanted |= {f"package-{app}": set(doors) for app in APPS}
+    for name, needed in wanted.items():
+        if name in by_name:
+            missing = needed - recording.reaches(by_name[name].urn)
+            yield from (f"{name} does not wait for {doors[urn]}" for urn in sorted(missing))
 
 
 def _private(recording: Recording) -> Iterator[str]:
