@@ -76,7 +76,7 @@ demo: twin-setup ## Start a fresh twin, send one event and one request through r
 
 test: setup ## Run all tests on real servers
 	@$(PY) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
-	@$(INFRA_PY) -m pytest --confcutdir tests/infra --numprocesses $(TEST_PROCESSES) tests/infra
+	@$(INFRA_PY) -m pytest --confcutdir tests/infra --numprocesses $(TEST_PROCESSES) tests/infra infra/naming.py
 
 check: setup ## Format, lint, types, imports, locks
 	@echo "check: format"; $(VENV)/bin/ruff format --check --quiet .
