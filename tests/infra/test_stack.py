@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
+import sys
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,22 @@ def test_a_misspelt_setting_of_the_stack_stops_the_program(packages: Path, monke
 
     with pytest.raises(ConfigError, match="scoreAlwaysRedy is not a setting; is scoreAlwaysReady meant"):
         run(program)
+
+
+def test_a_provider_can_be_loaded_by_the_process_that_runs_it(packages: Path) -> None:
+    """The engine hands providers to another process, started in the program's folder, and keeps them in the state."""
+    providers = {resource.plain["__provider"] for resource in recorded("dev", {}, packages).dynamic()}
+    assert len(providers) == 3
+    assert all(len(provider) < 1000 for provider in providers), "by reference: no code and no path of a machine"
+    code = "import base64, dill, sys\nfor line in sys.stdin: print(type(dill.loads(base64.b64decode(line))).__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=checks.ROOT / "infra",
+        input="\n".join(sorted(providers)),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert sorted(done.stdout.split()) == ["CodePackageProvider", "DatabaseSchemaProvider", "VaultKeyProvider"], (
+        done.stderr
+    )
