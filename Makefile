@@ -71,8 +71,8 @@ $(INFRA_NODE): infra/node/package-lock.json
 	@cd infra/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-demo: twin-setup ## Start a fresh twin, send one event and one request through real apps, show both
-	@$(PY) -m twin.demo
+demo: twin-setup ## Play a small bank on a fresh twin: history, model, live days, labels, verification (DATA=FILE for real data)
+	@DATA="$(DATA)" $(PY) -m twin.demo
 
 test: setup ## Run all tests on real servers
 	@$(PY) -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)

@@ -3,7 +3,7 @@
 Months of a simulated bank are taken in, a model is trained on them and published, and the last days are played live:
 through the hub with the unmodified SDK and over HTTP, with repeats, shuffling, late and broken events. Then the labels
 come, and everything is counted, judged against the truth, and verified. KEEP=1 leaves the twin up; SCALE=0.3 plays
-with so much of the cardholders.
+with so much of the cardholders. DATA=FILE plays a file of real transactions instead (see `demo_file`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -41,7 +42,9 @@ from shared.services.verification_decisions import verify_decisions
 from shared.services.verification_log import verify_log
 from simulator.wire import Sending
 from twin import demo_play as play
+from twin.demo_file import FileScene
 from twin.demo_scene import HISTORY_DAYS, LIVE_DAYS, Scene, is_decided
+from twin.history import UnreadableFile
 from twin.services import state_folder
 from twin.services.journey import get
 from twin.services.modes import Mode
@@ -58,6 +61,8 @@ _READY_S: Final = 60
 _FEW: Final = 3
 
 _out = Console(highlight=False)
+
+type AnyScene = Scene | FileScene
 
 
 def main() -> int:
@@ -77,7 +82,7 @@ def main() -> int:
         finally:
             if os.environ.get("KEEP") != "1":
                 take_down(twin.layers, records, lambda *_: None)
-    except (TwinError, SettingsError, EventHubError, TollgateError, OSError) as error:
+    except (TwinError, SettingsError, UnreadableFile, EventHubError, TollgateError, OSError) as error:
         _out.print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     report["seconds"] = round(time.monotonic() - began, 1)
@@ -101,8 +106,9 @@ def demo_settings(settings: TwinSettings) -> TwinSettings:
 
 
 def _play(settings: TwinSettings) -> dict[str, Any]:
-    scene = Scene.with_frauds(SEED, time.time_ns() // 1000, float(os.environ.get("SCALE", "1")))
+    scene = _scene()
     _out.rule(f"2. {HISTORY_DAYS} days of history", align="left")
+    _out.print(f"  {scene.told}", soft_wrap=True)
     with _progress("days", HISTORY_DAYS) as tick:
         began = time.monotonic()
         taken = play.import_history(settings, scene.history(), (scene.starts_us, scene.live_until_us), tick)
@@ -121,7 +127,15 @@ def _play(settings: TwinSettings) -> dict[str, Any]:
     return report
 
 
-def _train(settings: TwinSettings, scene: Scene) -> dict[str, Any]:
+def _scene() -> AnyScene:
+    """The world that is played: the simulator's, or a file's."""
+    now_us = time.time_ns() // 1000
+    if os.environ.get("DATA"):
+        return FileScene(Path(os.environ["DATA"]), now_us)
+    return Scene.with_frauds(SEED, now_us, float(os.environ.get("SCALE", "1")))
+
+
+def _train(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
     """Train on history, publish, and wait until both apps decide with it."""
     from shared.adapters.onnx_scorer import OnnxGraph  # noqa: PLC0415 - with the next, a second that nobody else pays
     from shared.adapters.xgboost_trainer import XgboostTrainer  # noqa: PLC0415
@@ -156,7 +170,7 @@ def _train(settings: TwinSettings, scene: Scene) -> dict[str, Any]:
     return {"digest": made.digest, "auc": made.test.auc, "ap": made.test.average_precision}
 
 
-def _live(settings: TwinSettings, scene: Scene) -> dict[str, Any]:
+def _live(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
     """Send everything, and wait until it has its effects."""
     events, labels = scene.live(), scene.live_labels()
     sendings = Counter(event.sending for event in events)
@@ -221,7 +235,7 @@ def _live(settings: TwinSettings, scene: Scene) -> dict[str, Any]:
     }
 
 
-def _judged(settings: TwinSettings, scene: Scene) -> dict[str, Any]:
+def _judged(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
     """What the scores of decisions are worth that were taken before their label was known, judged by the truth."""
     truth, rows = scene.truth(), play.scored(settings)
     outcomes = Outcomes(
@@ -246,7 +260,7 @@ def _judged(settings: TwinSettings, scene: Scene) -> dict[str, Any]:
     }
 
 
-def _explained(settings: TwinSettings, scene: Scene) -> dict[str, Any]:
+def _explained(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
     """The decisions with the highest scores, with their reasons."""
     truth = scene.truth()
     rows = sorted(play.scored(settings), key=lambda row: (-row[3], row[0]))[:_FEW]

@@ -78,8 +78,11 @@ class HttpResults:
 
 
 def goes_over_http(event: WireEvent) -> bool:
-    """Whether this transaction is sent over HTTP; all that is sent of one goes the same way."""
-    return event.customer % HTTP_SHARE == 0
+    """Whether this transaction is sent over HTTP; all that is sent of one goes the same way.
+
+    What is too long for the stream is not too long for HTTP.
+    """
+    return event.customer % HTTP_SHARE == 0 and event.fault != "too-long"
 
 
 def send_over_http(port: int, events: Sequence[WireEvent], tick: Tick) -> HttpResults:

@@ -48,7 +48,7 @@ _SEEDS: Final = 50
 DISTURBANCE: Final = Disturbance(repeated=0.10, conflicting=0.005, late=0.02, malformed=0.01, shuffle_s=900)
 """A tenth is sent twice, events are shuffled over a quarter of an hour, some come days late, some are broken."""
 
-_BY_THE_CLOCK: Final = frozenset({"from-the-future"})
+BY_THE_CLOCK: Final = frozenset({"from-the-future"})
 """Broken only beside the clock of the day they are played on; all live days are played today."""
 
 
@@ -90,6 +90,7 @@ class Scene:
         )
         self._world = World.create(config, np.random.default_rng(seed))
         self._rng = np.random.default_rng(seed + 1)
+        self.told = f"a simulated bank of {config.customers:,} cardholders, seed {seed}"
         self.starts_us = config.first_day * US_PER_DAY
         self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
         self.live_until_us = self.live_from_us + LIVE_DAYS * US_PER_DAY
@@ -152,7 +153,7 @@ class Scene:
     def live(self) -> list[WireEvent]:
         """The events of the live days in the order in which they are sent."""
         events = played(self._world, HISTORY_DAYS, LIVE_DAYS, DISTURBANCE, self._rng)
-        return [event for event in events if event.fault not in _BY_THE_CLOCK]
+        return [event for event in events if event.fault not in BY_THE_CLOCK]
 
     def live_labels(self) -> list[bytes]:
         """Labels that become known during the live days, in that order, as events."""
