@@ -33,7 +33,7 @@ class AzureServer:
     """What is answered, in order; the last answer of a list stays.
 
     Attributes:
-        publish, status, functions, live, ready, secret: Answers by route.
+        publish, status, functions, live, ready, versions, secret, token: Answers by route.
         seen: Requests as (method, path, headers, body).
     """
 
@@ -44,6 +44,7 @@ class AzureServer:
     ready: list[Reply] = field(default_factory=lambda: [Reply(200, {"status": "ready"})])
     versions: list[Reply] = field(default_factory=lambda: [Reply(404, {"error": {"code": "SecretNotFound"}})])
     secret: list[Reply] = field(default_factory=lambda: [Reply(200, {"id": "x"})])
+    token: list[Reply] = field(default_factory=lambda: [Reply(200, {"access_token": "t", "expires_on": "0"})])
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
 
@@ -56,6 +57,7 @@ class AzureServer:
             "/api/health/ready": self.ready,
             "/secrets/surrogate-keys/versions": self.versions,
             "/secrets/surrogate-keys": self.secret,
+            "/msi/token": self.token,
         }.get(route, self.status if route.startswith("/api/deployments/") else [Reply(404)])
         del method
         return answers.pop(0) if len(answers) > 1 else answers[0]
