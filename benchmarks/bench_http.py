@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import psycopg
 
 from benchmarks.http_peers import FLOOR_APP, body_of_origin
@@ -78,6 +79,40 @@ class Ground:
     models: Models
     booster: Path
 
+    @property
+    def postmaster(self) -> int:
+        """Postgres's first process."""
+        lock = self.server.settings.root / "postgres" / "data" / "postmaster.pid"
+        return int(lock.read_text(encoding="utf-8").split()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A system that answers.
+
+    Attributes:
+        port: Where.
+        process_id: Its first process.
+    """
+
+    port: int
+    process_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a load met, and what an answer cost: the measure that a shared machine disturbs least.
+
+    Attributes:
+        load: What it met.
+        own_us: CPU of the system's processes per answer.
+        database_us: CPU of Postgres per answer.
+    """
+
+    load: Load
+    own_us: float
+    database_us: float
+
 
 def run() -> Report:
     """Measure everything and report it."""
@@ -86,24 +121,26 @@ def run() -> Report:
         directory = Path(folder)
         with ground(directory) as under:
             _commit_floor(report, under)
-            found: dict[str, dict[int, Load]] = {}
+            found: dict[str, dict[int, Measured]] = {}
             for workers in (1, 2):
-                with _origin(under, workers, directory) as port:
-                    found[f"origin stack, {workers} worker(s)"] = _measured(port, "/predict", _origin_bodies)
-                with _gate(under, workers, directory) as port:
-                    found[f"gate, {workers} worker(s)"] = _measured(port, "/api/score", _gate_bodies)
-            with _floor(directory) as port:
-                found["floor: same front, constant bytes"] = _measured(port, "/api/score", _gate_bodies)
+                with _origin(under, workers, directory) as served:
+                    found[f"origin stack, {workers} worker(s)"] = _measured(under, served, "/predict", _origin_bodies)
+                with _gate(under, workers, directory) as served:
+                    found[f"gate, {workers} worker(s)"] = _measured(under, served, "/api/score", _gate_bodies)
+            with _floor(directory) as served:
+                found["floor: same front, constant bytes"] = _measured(under, served, "/api/score", _gate_bodies)
             _tell(report, found)
             _long(report, under, directory)
     return report
 
 
-def _tell(report: Report, found: dict[str, dict[int, Load]]) -> None:
+def _tell(report: Report, found: dict[str, dict[int, Measured]]) -> None:
     for name, loads in found.items():
-        for clients, load in loads.items():
+        for clients, measured in loads.items():
+            load = measured.load
             failed = f", {sum(load.failures.values())} failed" if load.failures else ""
-            note = f"p99 {load.quantile_ms(0.99):.1f} ms{failed}"
+            cost = f"CPU {measured.own_us:.0f} us, Postgres {measured.database_us:.0f} us"
+            note = f"p99 {load.quantile_ms(0.99):.1f} ms; {cost}{failed}"
             report.add(f"{name}, {clients} clients", load.rate, "1/s", note=note)
             aim = P50_AIM_MS if name == "gate, 1 worker(s)" and clients == 1 else None
             report.add(f"{name}, {clients} clients, p50", load.quantile_ms(0.5), "ms", aim=aim, better="lower")
@@ -126,15 +163,18 @@ def _tell(report: Report, found: dict[str, dict[int, Load]]) -> None:
         )
 
 
-def _best(found: dict[str, dict[int, Load]], start: str, clients: int) -> Load:
-    return max((loads[clients] for name, loads in found.items() if name.startswith(start)), key=lambda load: load.rate)
+def _best(found: dict[str, dict[int, Measured]], start: str, clients: int) -> Load:
+    loads = (measured[clients].load for name, measured in found.items() if name.startswith(start))
+    return max(loads, key=lambda load: load.rate)
 
 
 def _long(report: Report, under: Ground, directory: Path) -> None:
     """The gate alone for longer, and where its time goes."""
-    with _gate(under, 1, directory) as port:
-        load = apply_load(port, "/api/score", clients=16, seconds=LONG_S, warm_up_s=WARM_UP_S, bodies=_gate_bodies)
-        stages = _stages(port)
+    with _gate(under, 1, directory) as served:
+        load = apply_load(
+            served.port, "/api/score", clients=16, seconds=LONG_S, warm_up_s=WARM_UP_S, bodies=_gate_bodies
+        )
+        stages = _stages(served.port)
     traffic = f"{HOT_SHARE:.0%} of the traffic on one merchant, autovacuum on"
     note = f"{LONG_S:.0f} s, {traffic}; {len(load.latencies_ms)} decisions"
     report.add("gate, 1 worker, 16 clients, long", load.rate, "1/s", note=note)
@@ -161,11 +201,30 @@ def _stages(port: int) -> dict[str, float]:
     return {**found, "count": float(total)}
 
 
-def _measured(port: int, path: str, bodies: Any) -> dict[int, Load]:
-    return {
-        clients: apply_load(port, path, clients=clients, seconds=SECONDS, warm_up_s=WARM_UP_S, bodies=bodies)
-        for clients in CLIENTS
-    }
+def _measured(under: Ground, served: Served, path: str, bodies: Any) -> dict[int, Measured]:
+    found = {}
+    for clients in CLIENTS:
+        own, database = _cpu_s(served.process_id), _cpu_s(under.postmaster)
+        load = apply_load(served.port, path, clients=clients, seconds=SECONDS, warm_up_s=WARM_UP_S, bodies=bodies)
+        # The warm-up is part of the CPU's time and, at the same rate, of the answers.
+        answers = max(1.0, len(load.latencies_ms) * (SECONDS + WARM_UP_S) / SECONDS)
+        found[clients] = Measured(
+            load,
+            (_cpu_s(served.process_id) - own) / answers * 1e6,
+            (_cpu_s(under.postmaster) - database) / answers * 1e6,
+        )
+    return found
+
+
+def _cpu_s(process_id: int) -> float:
+    """CPU seconds of a process and all below it so far; those that ended are counted by their parents."""
+    total = 0.0
+    root = psutil.Process(process_id)
+    for process in (root, *root.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
 
 
 def _gate_bodies(client: int) -> Iterator[bytes]:
@@ -240,7 +299,7 @@ def _trained() -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def _gate(under: Ground, workers: int, directory: Path) -> Iterator[int]:
+def _gate(under: Ground, workers: int, directory: Path) -> Iterator[Served]:
     app_settings = settings(
         under.storage,
         under.server.settings.database_dsn("score-app"),
@@ -254,21 +313,21 @@ def _gate(under: Ground, workers: int, directory: Path) -> Iterator[int]:
         while app.ready().status != 200:
             assert time.monotonic() < deadline, app.host.log()
             time.sleep(0.1)
-        yield app.host.port
+        yield _served(app.host)
 
 
 @contextlib.contextmanager
-def _floor(directory: Path) -> Iterator[int]:
+def _floor(directory: Path) -> Iterator[Served]:
     host = HostProcess(directory / "floor", write_app(directory / "floor-app", FLOOR_APP), {})
     host.start()
     try:
-        yield host.port
+        yield _served(host)
     finally:
         host.discard()
 
 
 @contextlib.contextmanager
-def _origin(under: Ground, workers: int, directory: Path) -> Iterator[int]:
+def _origin(under: Ground, workers: int, directory: Path) -> Iterator[Served]:
     (port,) = free_ports(1)
     environment = {**os.environ, "BENCH_BOOSTER": str(under.booster), "BENCH_DSN": _dsn(under)}
     command = [sys.executable, "-m", "benchmarks.http_peers", str(port), str(workers)]
@@ -276,10 +335,15 @@ def _origin(under: Ground, workers: int, directory: Path) -> Iterator[int]:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         until(lambda: _answers(port), "the origin stack")
-        yield port
+        yield Served(port, process.pid)
     finally:
         process.terminate()
         process.wait(20)
+
+
+def _served(host: HostProcess) -> Served:
+    assert host.process is not None
+    return Served(host.port, host.process.pid)
 
 
 def _answers(port: int) -> bool:
