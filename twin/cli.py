@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from twin import database, dead_letters, importing, verifying
+from twin import database, dead_letters, importing, training, verifying
 from twin.services import plan as planning
 from twin.services import state_folder
 from twin.services.modes import Mode
@@ -39,6 +39,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.add_typer(importing.labels, name="labels")
 app.command(name="import")(importing.import_history)
 app.add_typer(verifying.verify, name="verify")
+app.command(name="train")(training.run)
 app.command()(verifying.replay)
 app.command()(verifying.seal)
 app.command()(verifying.forget)
