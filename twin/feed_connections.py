@@ -8,6 +8,7 @@ was taken stays, and running the command again goes on from there.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,8 +66,8 @@ def ingest_environment() -> dict[str, str]:
 def feed_connection(dsn: str | None) -> FeedConnection:
     """Where to write: a connection string, what `DATABASE` says, or the twin.
 
-    Only the twin's own keys are ever taken without being named: with other keys than those of its deployment a
-    database would call its customers by other surrogates.
+    The twin has its own keys; those of another deployment must be named, because with other keys a database would
+    call its customers by other surrogates.
 
     Raises:
         SettingsError: There are no keys, or settings of the twin cannot be used.
@@ -86,7 +87,7 @@ def feed_connection(dsn: str | None) -> FeedConnection:
     return FeedConnection(
         parse_postgres(DATABASE, {DATABASE: settings.database_dsn(login_of("ingest"))}),
         parse_postgres(DATABASE, {DATABASE: settings.database_dsn()}),
-        parse_key_ring(os.environ.get(KEYS) or surrogate_keys(settings)),
+        parse_key_ring(surrogate_keys(settings)),
     )
 
 
@@ -102,6 +103,9 @@ def told() -> Iterator[None]:
         yield
     except (TollgateError, UnreadableFile, SettingsError, AppSettingsError, ConnectionSettingError, OSError) as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        note("tollgate: interrupted; what was taken stays, run it again to go on")
+        raise typer.Exit(128 + signal.SIGINT) from None
 
 
 def say(text: str) -> None:

@@ -68,7 +68,8 @@ def import_history(
         str, typer.Option("--currency", envvar="CURRENCY", help="The deployment's currency, ISO 4217.")
     ] = "EUR",
     labels_after: Annotated[
-        float, typer.Option("--labels-after", min=0, help="Days from a transaction until its verdict was known.")
+        float,
+        typer.Option("--labels-after", min=0, max=3650, help="Days from a transaction until its verdict was known."),
     ] = 0,
     prefix: Annotated[list[str] | None, typer.Option("--prefix", help="FIELD=TEXT, put before ids.")] = None,
     rejects: RejectsOption = None,
