@@ -39,7 +39,9 @@ class AppSettings(BaseModel):
     """Connections the app needs: the host keeps its own state in the first, the app its data in the others."""
 
     functions_worker_runtime: Literal["python"] = Field(
-        alias="FUNCTIONS_WORKER_RUNTIME", description="The worker's language; read by the host."
+        default="python",  # Flex Consumption knows it from the app's runtime and refuses it as an app setting
+        alias="FUNCTIONS_WORKER_RUNTIME",
+        description="The worker's language; read by the host.",
     )
     functions_worker_process_count: int = Field(
         default=1, alias="FUNCTIONS_WORKER_PROCESS_COUNT", ge=1, le=10, description="Worker processes per instance."
