@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from twin import database, dead_letters, importing, training, verifying
+from twin import database, dead_letters, importing, traffic, training, verifying
 from twin.services import plan as planning
 from twin.services import state_folder
 from twin.services.modes import Mode
@@ -43,6 +43,7 @@ app.command(name="train")(training.run)
 app.command()(verifying.replay)
 app.command()(verifying.seal)
 app.command()(verifying.forget)
+app.command()(traffic.traffic)
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
