@@ -22,6 +22,9 @@ from shared.domain.labels import Label, LabelSource, Verdict
 from shared.domain.transaction import Acceptance, Transaction, parse_transaction
 
 BATCH_ROWS: Final = 10_000
+TOLERANCE: Final = Decimal("1e-6")
+"""How far from a whole minor unit an amount may lie, in minor units, as in training."""
+
 FIELDS: Final = ("transaction_id", "customer_id", "terminal_id", "amount", "event_time")
 """What a mapping must name; `currency` and `fraud` may be named too."""
 
@@ -200,10 +203,11 @@ def _identifier(name: str, fields: dict[str, Any], layout: Layout) -> str:
 def minor_amount(value: object, digits: int) -> int:
     """An amount of a file in minor units.
 
-    A binary float stands for the decimal that it prints as: 57.16 is 5716 minor units, although no float is 57.16.
+    A binary float stands for the decimal near it: 57.16 is 5716 minor units, although no float is 57.16, and so is what
+    arithmetic with floats left behind, up to a millionth of a minor unit: 57.16 * 5 means 285.80.
 
-    >>> minor_amount(57.16, 2), minor_amount("12.5", 2), minor_amount(1250, 0)
-    (5716, 1250, 1250)
+    >>> minor_amount(57.16, 2), minor_amount("12.5", 2), minor_amount(1250, 0), minor_amount(57.16 * 5, 2)
+    (5716, 1250, 1250, 28580)
 
     Raises:
         InvalidInput: No number, or one with more decimals than the currency has.
@@ -216,9 +220,10 @@ def minor_amount(value: object, digits: int) -> int:
         raise InvalidInput("amount", "must be a number") from error
     if not scaled.is_finite():
         raise InvalidInput("amount", "must be a finite number")
-    if scaled != scaled.to_integral_value():
+    whole = scaled.to_integral_value()
+    if abs(scaled - whole) > TOLERANCE:
         raise InvalidInput("amount", f"must not have more than {digits} decimals")
-    return int(scaled)
+    return int(whole)
 
 
 def _event_time(value: object) -> str:
