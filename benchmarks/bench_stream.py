@@ -28,15 +28,19 @@ import psutil
 import psycopg
 from azure.eventhub import EventData, EventHubConsumerClient, EventHubProducerClient, PartitionContext
 from azure.eventhub.amqp import AmqpAnnotatedMessage
+from azure.functions import meta
+from azure.functions.eventhub import EventHubTriggerConverter
 from azure.storage.blob import BlobServiceClient
 
 from benchmarks.bench_decide import KEYS, POLICY, backend_cpu_s
 from benchmarks.report import Report
 from shared.adapters.blob_bundles import BlobBundles
+from shared.adapters.eventhub_publisher import EventHubPublisher
 from shared.adapters.onnx_scorer import OnnxGraph, OnnxScorer
 from shared.adapters.postgres import parse_postgres
 from shared.adapters.postgres_dead_letters import PostgresDeadLetters
 from shared.adapters.postgres_ledger_pipelined import PipelinedLedger
+from shared.adapters.postgres_outbox import PostgresOutbox
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.system_clock import SystemClock
 from shared.adapters.xgboost_trainer import XgboostTrainer
@@ -47,8 +51,11 @@ from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_SECOND, format_instant
 from shared.domain.training_model import TrainingParameters
 from shared.domain.transaction import ALLOWED_LATENESS_US, TRANSACTION_TYPE, Acceptance, parse_transaction
+from shared.entrypoints.eventhub_ingest import to_events
+from shared.entrypoints.timer_outbox import render
 from shared.services.ingestion import Ingestion
 from shared.services.labelling import Labelling
+from shared.services.publishing import publish_decisions
 from shared.services.scoring import Scoring
 from shared.services.stages import StageTimes
 from shared.services.training import train
@@ -58,6 +65,8 @@ from tests.conftest import twin_settings
 from tests.fakes.bundles import history, plan_of
 from tests.fakes.probes import FakeProbeReceipts
 from tests.host.hosting import ROOT, HostProcess
+from twin.host.bindings import HubTrigger
+from twin.host.hub.payload import Event, many_payload
 from twin.services.app_settings import surrogate_keys, with_keys
 from twin.services.modes import Mode
 from twin.services.orchestra import bring_up, take_down
@@ -96,7 +105,10 @@ DRAIN_AIM: Final = 2_000
 """Decisions per second to reach; 3,000 are wanted."""
 
 LIVE_AIM: Final = 1_000
+APP: Final = ROOT / "functions" / "ingest"
 HUB: Final = "transactions"
+OUT: Final = "decisions"
+HUB_SETTING: Final = "EVENT_HUBS"
 
 
 def bodies(name: str, times_us: Iterator[int]) -> Iterator[tuple[int, bytes]]:
@@ -247,7 +259,7 @@ class Ground:
         # A file that is saved meanwhile must not restart the app, so it is hosted here and not as `up` does.
         self.host = HostProcess(
             self.settings.root / "apps" / "ingest",
-            ROOT / "functions" / "ingest",
+            APP,
             {**app_settings, "AzureFunctionsWebHost__hostid": "tollgate-ingest", "FUNCTIONS_WORKER_PROCESS_COUNT": "2"},
         )
         try:
@@ -357,6 +369,8 @@ def run() -> Report:
                 _soak(report, under, minutes)
         for batch in IN_PROCESS:
             _in_process(report, under, batch)
+        _leaving(report, under)
+    _library(report)
     return report
 
 
@@ -366,7 +380,9 @@ def _drain(report: Report, under: Ground) -> None:
     first = under.moment()
     _until(lambda: under.counts()[0] >= BACKLOG, DRAIN_LIMIT_S, "the rest of the backlog")
     stretch = Stretch(first, under.moment())
-    _add(report, "backlog", stretch, DRAIN_AIM, "3,000 wanted")
+    waiting = _outbox(under)
+    _add(report, "backlog", stretch, DRAIN_AIM, f"3,000 wanted; {waiting:,} decisions had not left yet in the end")
+    _until(lambda: not _outbox(under), SETTLE_LIMIT_S, "all decisions to leave")
 
 
 def _live(report: Report, under: Ground) -> None:
@@ -385,15 +401,15 @@ def _live(report: Report, under: Ground) -> None:
 
 def _soak(report: Report, under: Ground, minutes: float) -> None:
     """Half the rate for long: what grows?"""
-    hz, count = LIVE_HZ / 2, int((minutes * 60 + 2 * WARM_S) * LIVE_HZ / 2)
+    hz, seconds = LIVE_HZ / 2, max(minutes * 60, SPAN_S)
+    count = int((seconds + 2 * WARM_S) * hz)
     before = under.counts()[0]
-    with _producing(under, "soak", hz, count) as producer:
+    with _producing(under, "soak", hz, count):
         time.sleep(WARM_S)
         first = under.moment()
         time.sleep(SPAN_S)
         at_start = _sizes(under)
-        _until(lambda: producer.poll() is not None, minutes * 60 + SETTLE_LIMIT_S, "the soak's producer", pause_s=1.0)
-        under.producer = None
+        time.sleep(seconds - SPAN_S)
         at_end, last = _sizes(under), under.moment()
     _until(lambda: under.counts()[0] >= before + count, SETTLE_LIMIT_S, "what was sent to be decided")
     for name, value in at_end.items():
@@ -404,12 +420,17 @@ def _soak(report: Report, under: Ground, minutes: float) -> None:
     _add_lag(report, under, "soak, end", last.at_us - span_us, last.at_us)
 
 
+def _outbox(under: Ground) -> int:
+    """Decisions that have not left yet."""
+    return under.query("SELECT count(*) FROM tollgate.outbox")[0][0]
+
+
 @contextmanager
-def _producing(under: Ground, name: str, hz: float, count: int) -> Iterator[subprocess.Popen[bytes]]:
+def _producing(under: Ground, name: str, hz: float, count: int) -> Iterator[None]:
     """A producer beside the block; afterwards it is waited for."""
     producer = under.producer = under.produce(name, hz, count)
     try:
-        yield producer
+        yield
         if producer.wait(SETTLE_LIMIT_S) != 0:
             raise RuntimeError("the producer failed")
     finally:
@@ -534,6 +555,45 @@ def _in_process(report: Report, under: Ground, batch: int) -> None:
         report.add(f"{title}: {stage}", seconds * us, "us by the clock", better="lower")
 
 
+def _leaving(report: Report, under: Ground) -> None:
+    """What letting decisions out costs besides: of those just made without the app, whose timer does it otherwise."""
+    where = parse_postgres("DATABASE", {"DATABASE": under.settings.database_dsn(login_of("ingest"))})
+    with (
+        closing(PostgresSession(where, "stream-outbox")) as session,
+        closing(EventHubPublisher.of_setting(HUB_SETTING, OUT, {HUB_SETTING: under.settings.hub_connection()})) as out,
+    ):
+        began = time.process_time()
+        sent = publish_decisions(PostgresOutbox(session), out, render)
+        spent_s = time.process_time() - began
+    report.add(
+        "publishing decisions alone", spent_s / sent * 1e6, "us of CPU, Python", better="lower", note=f"{sent:,}"
+    )
+
+
+def _library(report: Report) -> None:
+    """What the platform's own library costs before the app sees a batch, and what the app makes of it."""
+    size, rounds = IN_PROCESS[-1], 50
+    now = datetime.now(UTC)
+    made = bodies("library", itertools.repeat(time.time_ns() // 1000))
+    batch = [Event(body, place, str(place), now) for place, (_, body) in enumerate(itertools.islice(made, size))]
+    value, named = many_payload(
+        HubTrigger("events", HUB, HUB_SETTING, "ingest", many=True, data_type="binary"), "0", batch
+    )
+    data = meta.Datum(value.collection_bytes, "collection_bytes")
+    metadata = {name: meta.Datum(item.json, "json") for name, item in named}
+    spent_s = [0.0, 0.0]
+    for _ in range(rounds):
+        began = time.process_time()
+        events = EventHubTriggerConverter.decode_multiple_events(data, trigger_metadata=metadata)
+        decoded = time.process_time()
+        to_events(events)
+        spent_s[0] += decoded - began
+        spent_s[1] += time.process_time() - decoded
+    us = 1e6 / (rounds * size)
+    report.add("azure-functions alone: decode a batch", spent_s[0] * us, "us of CPU per event", better="lower")
+    report.add("stream events from the library's", spent_s[1] * us, "us of CPU per event", better="lower")
+
+
 def _take(ingestion: Ingestion, events: Sequence[StreamEvent], batch: int) -> None:
     decided = 0
     for start in range(0, len(events), batch):
@@ -542,12 +602,12 @@ def _take(ingestion: Ingestion, events: Sequence[StreamEvent], batch: int) -> No
         raise RuntimeError(f"{len(events) - decided} of {len(events)} events were not decided")
 
 
-def _until(probe: Callable[[], object], timeout_s: float, what: str, *, pause_s: float = 0.25) -> None:
+def _until(probe: Callable[[], object], timeout_s: float, what: str) -> None:
     deadline = time.monotonic() + timeout_s
     while not probe():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {timeout_s:.0f} s: {what}")
-        time.sleep(pause_s)
+        time.sleep(0.25)
 
 
 # The producer, a process of its own
