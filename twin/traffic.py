@@ -120,7 +120,7 @@ def traffic(
                 sent_s = time.monotonic() - began_s
                 _finish(run, stopping)
     except (EventHubError, ConnectionSettingError, SettingsError, TwinError) as error:
-        _fail(str(error))
+        _fail(str(error).partition("\n")[0])
     document = {
         "mode": mode.value,
         "over": over.value,
@@ -326,16 +326,20 @@ def _print_lines(statistics: Statistics, began_s: float, wait: Callable[[float],
 def table(statistics: Statistics, profile: Profile, offset_s: float, rate: float) -> Table:
     """The live statistics."""
     seen = statistics.document()
-    shown = Table(title=f"{offset_s:.0f} of {profile.seconds:.0f} s", title_justify="left")
+    title = (
+        f"{min(offset_s, profile.seconds):.0f} of {profile.seconds:.0f} s:"
+        f" {profile.rate_at(offset_s):,.1f} transactions/s wanted, {rate:,.1f} events/s sent"
+    )
+    shown = Table(title=title, title_justify="left", min_width=72)
     for heading in ("", "HTTP", "hub"):
         shown.add_column(heading, justify="right" if heading else "left")
     shown.add_row("sent", f"{seen['sent']['http']:,}", f"{seen['sent']['hub']:,}")
-    shown.add_row("wanted now, sent", f"{profile.rate_at(offset_s):,.1f}/s", f"{rate:,.1f}/s")
-    shown.add_row("p50/p95/p99 ms", _percentiles(seen["http_ms"]), _percentiles(seen["hub_decided_ms"]))
+    shown.add_row("answers by status", _counts(seen["statuses"]), "")
+    shown.add_row("not decided yet (lag)", "", f"{seen['undecided']:,}")
     shown.add_row("decisions", _counts(seen["decisions"]["http"]), _counts(seen["decisions"]["hub"]))
-    shown.add_row("answers by status; lag", _counts(seen["statuses"]), f"{seen['undecided']:,}")
+    shown.add_row("p50/p95/p99 ms", _percentiles(seen["http_ms"]), _percentiles(seen["hub_decided_ms"]))
     shown.add_row("dropped", f"{seen['dropped']['http']:,}", f"{seen['dropped']['hub']:,}")
-    shown.add_row("failures", _counts(seen["failures"]) or "0", "")
+    shown.caption = f"failures: {_counts(seen['failures'])}" if seen["failures"] else None
     return shown
 
 

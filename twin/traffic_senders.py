@@ -192,6 +192,8 @@ class HubLane(Lane):
         super().__init__(statistics)
         self._producer = producer
         self._partitions = sorted(producer.get_partition_ids())
+        # Opens the connection. The SDK opens the link of each partition with its first batch, and not before.
+        producer.create_batch(partition_id=self._partitions[0])
 
     def run(self) -> None:
         """Send what comes."""

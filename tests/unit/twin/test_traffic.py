@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import math
 import socket
@@ -11,11 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
+from azure.eventhub import EventData
+from azure.eventhub.exceptions import EventHubError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from shared.domain.errors import InvalidInput
 from shared.domain.event import parse_object
@@ -23,10 +28,13 @@ from shared.domain.instants import US_PER_SECOND
 from shared.domain.transaction import Acceptance, Transaction, parse_transaction
 from simulator.wire import Sending, WireEvent
 from twin import traffic_senders
-from twin.traffic import summary
+from twin.traffic import summary, table
 from twin.traffic_schedule import Profile, Stage, Traffic, goes_over_http, profile_of
-from twin.traffic_senders import HttpLane, Target
+from twin.traffic_senders import HttpLane, HubLane, Lane, Target
 from twin.traffic_statistics import GROWTH, SMALLEST_MS, Answer, Latencies, Statistics, is_expected
+
+if TYPE_CHECKING:
+    from azure.eventhub import EventHubProducerClient
 
 NOW_US = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()) * US_PER_SECOND
 FLAT = (1.0,) * 24
@@ -249,7 +257,7 @@ def event(number: int) -> WireEvent:
     return WireEvent(json.dumps({"n": number}).encode(), 0, Sending.GOOD, f"t-{number}", number)
 
 
-def finished(lane: HttpLane) -> bool:
+def finished(lane: Lane) -> bool:
     lane.close()
     deadline_s = time.monotonic() + 5
     while not lane.is_done and time.monotonic() < deadline_s:
@@ -301,3 +309,61 @@ def test_each_broken_body_is_refused_and_each_other_is_not(stage: Stage) -> None
                 read(sent)
         else:
             assert read(sent).transaction_id == sent.transaction_id
+
+
+class SmallBatch(list[str]):
+    """A batch of the SDK's that is full with two events."""
+
+    def __init__(self, partition: str) -> None:
+        super().__init__()
+        self.partition = partition
+
+    def add(self, event_data: EventData) -> None:
+        if len(self) == 2:
+            raise ValueError("EventDataBatch has reached its size limit")
+        self.append(event_data.body_as_str())
+
+
+class Hub:
+    """A hub of two partitions, of which the second is broken."""
+
+    def __init__(self) -> None:
+        self.taken: list[SmallBatch] = []
+
+    def get_partition_ids(self) -> list[str]:
+        return ["1", "0"]
+
+    def create_batch(self, partition_id: str) -> SmallBatch:
+        return SmallBatch(partition_id)
+
+    def send_batch(self, batch: SmallBatch) -> None:
+        if batch.partition == "1":
+            raise EventHubError("broken")
+        self.taken.append(batch)
+
+
+def test_the_hub_gets_full_batches_in_order_and_failures_are_counted() -> None:
+    statistics, hub = Statistics(), Hub()
+    lane = HubLane(statistics, cast("EventHubProducerClient", hub))
+    for number in (0, 2, 1, 4, 3):
+        assert lane.offer((time.monotonic(), event(number)))
+    lane.start(1)
+    assert finished(lane)
+    assert [[json.loads(body)["n"] for body in batch] for batch in hub.taken] == [[0, 2], [4]]
+    assert statistics.document()["sent"] == {"http": 0, "hub": 3}
+    assert statistics.failures == {"EventHubError": 2}
+    assert statistics.awaited == 3
+    assert not statistics.is_sound
+
+
+def test_the_table_shows_what_is_counted() -> None:
+    statistics = Statistics()
+    statistics.begun()
+    statistics.answered(Answer(503, retry_after=True), 5.0, good=True)
+    statistics.failed("TimeoutError")
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table(statistics, Profile(10, 2, (1.0,)), 4.0, 1.5))
+    shown = console.export_text()
+    assert "4 of 10 s: 2.0 transactions/s wanted, 1.5 events/s sent" in shown
+    assert "503: 1" in shown
+    assert "failures: TimeoutError: 1" in shown
