@@ -163,6 +163,7 @@ class Run:
 
         Raises:
             EventHubError: The hub cannot be reached or refuses.
+        ConnectionSettingError: The hub's connection string cannot be read.
         """
         from twin.traffic_senders import HttpLane, HubLane, Watch, hub_producer  # noqa: PLC0415
         from twin.traffic_statistics import Statistics  # noqa: PLC0415
@@ -199,7 +200,7 @@ def _where(over: Over, url: str | None, key: str | None, hub: str | None) -> Whe
     from twin.services.plan import plan  # noqa: PLC0415
     from twin.traffic_senders import Target  # noqa: PLC0415
 
-    if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
+    if url is not None and not _is_endpoint(url):
         _fail("--url must be http://HOST or https://HOST")
     if url is not None and hub is None and over is not Over.HTTP:
         _fail("with --url say where the hub is, with --hub, or --over http")
@@ -218,6 +219,15 @@ def _where(over: Over, url: str | None, key: str | None, hub: str | None) -> Whe
         Target(url, headers) if url is not None and over is not Over.HUB else None,
         parse_hub("EVENT_HUBS", settings) if over is not Over.HTTP else None,
     )
+
+
+def _is_endpoint(url: str) -> bool:
+    """Whether an HTTP client can be pointed there."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number
+        return False
 
 
 def _offer(run: Run, events: Iterator[WireEvent], start: tuple[int, float], stopping: threading.Event) -> None:

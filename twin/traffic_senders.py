@@ -12,6 +12,7 @@ import json
 import queue
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 from azure.eventhub import EventData, EventHubConsumerClient, EventHubProducerClient, PartitionContext
 from azure.eventhub.exceptions import EventHubError
 
-from shared.adapters.connections import HubConnection, credential, hub_options
+from shared.adapters.connections import ConnectionSettingError, HubConnection, credential, hub_options
 from simulator.wire import Sending, WireEvent
 from twin.traffic_statistics import Answer, Statistics
 
@@ -62,7 +63,7 @@ class Target:
         return kind(parts.hostname or "", parts.port, timeout=HTTP_TIMEOUT_S)
 
 
-class Lane:
+class Lane(ABC):
     """A bounded queue and the threads that empty it."""
 
     def __init__(self, statistics: Statistics) -> None:
@@ -112,9 +113,9 @@ class Lane:
         """Whether all threads have ended."""
         return not any(thread.is_alive() for thread in self._threads)
 
+    @abstractmethod
     def run(self) -> None:
         """Empty the queue."""
-        raise NotImplementedError
 
 
 class HttpLane(Lane):
@@ -173,11 +174,18 @@ def _exchange(connection: http.client.HTTPConnection, path: str, body: bytes, he
 
 
 def hub_producer(connection: HubConnection, hub: str) -> EventHubProducerClient:
-    """The SDK's producer for a hub."""
+    """The SDK's producer for a hub.
+
+    Raises:
+        ConnectionSettingError: The SDK cannot read the connection string.
+    """
     options = {**hub_options(connection), "eventhub_name": hub, "retry_total": 2}
-    if connection.identity is None:
+    if connection.identity is not None:
+        return EventHubProducerClient(credential=credential(connection.identity), **options)
+    try:
         return EventHubProducerClient.from_connection_string(**options)
-    return EventHubProducerClient(credential=credential(connection.identity), **options)
+    except ValueError as error:  # which does not repeat the string, a secret
+        raise ConnectionSettingError(f"Event Hubs: {error}") from error
 
 
 class HubLane(Lane):
@@ -230,7 +238,8 @@ class HubLane(Lane):
                 self._producer.send_batch(batch)
             except (EventHubError, ValueError) as error:
                 for _, event in rest[:number]:
-                    self.statistics.gives_up(event.transaction_id)
+                    if event.sending is Sending.GOOD:  # a lost repeat takes nothing from its first
+                        self.statistics.gives_up(event.transaction_id)
                 self.statistics.failed(type(error).__name__, number)
             else:
                 now_s = time.monotonic()

@@ -21,6 +21,7 @@ from azure.eventhub.exceptions import EventHubError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from typer.testing import CliRunner
 
 from shared.domain.errors import InvalidInput
 from shared.domain.event import parse_object
@@ -28,6 +29,7 @@ from shared.domain.instants import US_PER_SECOND
 from shared.domain.transaction import Acceptance, Transaction, parse_transaction
 from simulator.wire import Sending, WireEvent
 from twin import traffic_senders
+from twin.cli import app
 from twin.traffic import summary, table
 from twin.traffic_schedule import Profile, Stage, Traffic, goes_over_http, profile_of
 from twin.traffic_senders import HttpLane, HubLane, Lane, Target
@@ -367,3 +369,21 @@ def test_the_table_shows_what_is_counted() -> None:
     assert "4 of 10 s: 2.0 transactions/s wanted, 1.5 events/s sent" in shown
     assert "503: 1" in shown
     assert "failures: TimeoutError: 1" in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--url", "http://h"], "--over http"),
+        (["--url", "ftp://h", "--over", "http"], "--url must be"),
+        (["--url", "http://h:x", "--over", "http"], "--url must be"),
+        (["--hub", "Endpoint=sb://h/"], "--over hub"),
+        (["--hub", "secret-nonsense", "--over", "hub"], "Connection string"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused_in_a_line(options: list[str], said: str) -> None:
+    found = CliRunner().invoke(app, ["traffic", *options])
+    assert found.exit_code == 2
+    assert said in found.output
+    assert "secret" not in found.output
+    assert found.output.startswith("tollgate: ")
