@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic.util import CommandError
 from sqlalchemy import NullPool, create_engine
 from sqlalchemy.exc import OperationalError
 
@@ -85,6 +86,22 @@ def test_a_migration_that_fails_leaves_nothing_behind(empty: MigratedDatabase) -
             "SELECT count(*) FROM pg_class WHERE relnamespace = 'tollgate'::regnamespace AND relname <> 'v_predictions'"
         )
         assert rows.fetchone() == (0,)
+
+
+def test_a_release_that_is_taken_back_has_nothing_to_apply_while_the_schema_serves_it(empty: MigratedDatabase) -> None:
+    migrations.upgrade(empty.connection)
+    with psycopg.connect(empty.dsn, autocommit=True) as connection:
+        connection.execute("UPDATE tollgate.alembic_version SET version_num = '9998'")
+        assert migrations.upgrade(empty.connection) == []
+        with pytest.raises(CommandError, match="9998"):
+            migrations.upgrade(empty.connection, REVISION)
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION tollgate.oldest_release() RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE"
+            " AS $$ SELECT '9998' $$"
+        )
+        with pytest.raises(CommandError, match="serves releases from 9998"):
+            migrations.upgrade(empty.connection)
+    assert migrations.current(empty.connection) == "9998"
 
 
 CATALOG = {

@@ -15,10 +15,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import NullPool, create_engine, text
 
 from shared.adapters.postgres import connect
-from shared.adapters.postgres_readiness import SCHEMA
+from shared.adapters.postgres_readiness import SCHEMA, revision_problem
 from shared.adapters.schema.tables import METADATA
 
 if TYPE_CHECKING:
@@ -84,18 +85,33 @@ def current(where: PostgresConnection) -> str | None:
 def upgrade(where: PostgresConnection, revision: str = HEAD) -> list[str]:
     """Apply what is missing up to a revision; returns the revisions applied, none if there was nothing to do.
 
+    A release that is taken back finds a schema with revisions it has never heard of. Asked for its newest, it has
+    nothing to do as long as that schema still serves it.
+
     Raises:
-        alembic.util.CommandError: There is no such revision.
+        alembic.util.CommandError: There is no such revision, or the schema is newer and does not serve this release.
         sqlalchemy.exc.DBAPIError, psycopg.Error: The database cannot be used or a migration fails; nothing has changed.
     """
     scripts = _scripts()
-    return _run(where, lambda held: scripts._upgrade_revs(revision, held))  # noqa: SLF001 - as Alembic's command does
+    own = head()
+
+    def steps(held: Any, connection: Connection) -> Any:
+        newest = max(held, default="")
+        if revision != HEAD or newest <= own:
+            return scripts._upgrade_revs(revision, held)  # noqa: SLF001 - as Alembic's command does
+        oldest = connection.execute(text(f"SELECT {SCHEMA}.oldest_release()")).scalar_one()
+        problem = revision_problem(newest, oldest, own)
+        if problem:
+            raise CommandError(problem)
+        return []
+
+    return _run(where, steps)
 
 
 def downgrade(where: PostgresConnection, revision: str) -> list[str]:
     """Take back what lies above a revision, with its data; returns the revisions taken back. Raises as `upgrade`."""
     scripts = _scripts()
-    return _run(where, lambda held: scripts._downgrade_revs(revision, held))  # noqa: SLF001 - as Alembic's command does
+    return _run(where, lambda held, _: scripts._downgrade_revs(revision, held))  # noqa: SLF001 - as Alembic's command does
 
 
 def differences(where: PostgresConnection) -> list[Any]:
@@ -126,7 +142,7 @@ def _run(where: PostgresConnection, steps: Any) -> list[str]:
 
     def plan(held: Any, context: MigrationContext) -> list[RevisionStep]:
         del context
-        found: list[RevisionStep] = list(steps(held))
+        found: list[RevisionStep] = list(steps(held, connection))
         done.extend(str(step.revision.revision) for step in found)
         return found
 
