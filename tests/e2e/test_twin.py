@@ -71,7 +71,8 @@ def test_what_cannot_be_read_becomes_a_dead_letter_and_the_stream_goes_on(twin: 
         wanted = {
             "the input must be UTF-8; byte 1 is not",
             "the input must be a JSON object",
-            'type must be a type this release reads (tollgate.probe), not "transaction"',
+            "type must be a type this release reads (tollgate.transaction, tollgate.label or tollgate.probe),"
+            ' not "transaction"',
         }
         until(lambda: wanted <= reasons(), what="three dead letters")
 

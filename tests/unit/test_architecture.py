@@ -55,7 +55,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the product's Python files, to plant violations in."""
     folder = tmp_path_factory.mktemp("tree")
-    for name in ("shared", "functions", "twin", "simulator"):
+    for name in ("shared", "functions", "twin", "simulator", "infra"):
         only_python = shutil.ignore_patterns("node", "__pycache__", "node_modules", ".python_packages")
         shutil.copytree(ROOT / name, folder / name, ignore=only_python)
     shutil.copy(ROOT / "pyproject.toml", folder)
