@@ -22,7 +22,7 @@ from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient
 
 from tests.e2e.conftest import ROOT, Twin
-from twin.services.app_settings import with_keys
+from twin.services.app_settings import surrogate_keys, with_keys
 from twin.services.journey import get, send, travel
 from twin.services.settings import APPS, TwinSettings
 
@@ -311,7 +311,7 @@ def test_core_tools_are_started_per_app_with_its_settings(make_twin: Callable[[]
             port = twin.settings.port_of(app)
             assert f"{ROOT}/functions/{app}|start --port {port} --no-build" in calls.read_text()
             document = json.loads(path.read_text(encoding="utf-8"))
-            assert document["Values"] == with_keys(app, twin.settings)
+            assert document["Values"] == with_keys(app, twin.settings, surrogate_keys(twin.settings))
             assert path.stat().st_mode & 0o777 == 0o600
     finally:
         twin.run("down", code=None, PATH=f"{tmp_path}:{os.environ['PATH']}")
