@@ -85,9 +85,10 @@ async def _run(config: Config, issuer: Issuer) -> None:
             "endpoint": f"http://{host}:{runner.addresses[0][1]}{TOKEN_PATH}",
             "postgres_tls_port": front.sockets[0].getsockname()[1] if front is not None else None,
         }
+        stopped = _stopped_by_signal()
         sys.stdout.write(json.dumps(started) + "\n")
         sys.stdout.flush()
-        await _until_signal()
+        await stopped.wait()
     finally:
         if front is not None:
             front.close()
@@ -114,12 +115,13 @@ async def _listen[T](starting: Awaitable[T], host: str, port: int) -> T:
         raise
 
 
-async def _until_signal() -> None:
+def _stopped_by_signal() -> asyncio.Event:
+    """Set by the first signal; made before anybody is told that we listen, who might then stop us at once."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
+    return stopped
 
 
 if __name__ == "__main__":
