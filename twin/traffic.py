@@ -240,7 +240,8 @@ def _offer(run: Run, events: Iterator[WireEvent], start: tuple[int, float], stop
         wait_s = due_s - time.monotonic()
         if stopping.wait(wait_s) if wait_s > 0 else stopping.is_set():
             return
-        over_http = goes_over_http(event.customer, run.share)
+        # What is too long for the stream is not too long for HTTP, where it would be decided.
+        over_http = goes_over_http(event.customer, run.share) and (event.fault != "too-long" or run.hub is None)
         lane = run.http if over_http else run.hub
         if lane is not None:
             run.statistics.due(over_http=over_http, taken=lane.offer((due_s, event)))

@@ -109,7 +109,7 @@ def deciding(make_twin: Callable[[], Twin]) -> Twin:
     return twin
 
 
-def test_events_become_decisions_once_and_leave_in_order(deciding: Twin) -> None:
+def test_events_become_decisions_once_and_survive_a_killed_database(deciding: Twin) -> None:
     settings = deciding.settings
     good = [json.dumps(transaction(number)).encode() for number in range(N_TRANSACTIONS)]
     bad = [
@@ -141,8 +141,10 @@ def test_events_become_decisions_once_and_leave_in_order(deciding: Twin) -> None
     reasons = "SELECT count(*) FROM tollgate.dead_letters WHERE field IN ('amount_minor', 'currency', '')"
     assert count(settings, reasons) == len(bad)
 
+    a_killed_database_delays_and_loses_nothing(deciding)
 
-def test_a_killed_database_delays_and_loses_nothing(deciding: Twin) -> None:
+
+def a_killed_database_delays_and_loses_nothing(deciding: Twin) -> None:
     settings = deciding.settings
     late = "SELECT count(*) FROM tollgate.predictions WHERE transaction_id LIKE 'late-%'"
     extra = [json.dumps(transaction(number, transaction_id=f"late-{number:04}")).encode() for number in range(60)]
