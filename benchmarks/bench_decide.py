@@ -32,7 +32,8 @@ from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY
 from shared.domain.surrogates import KeyRing, SurrogateKey, surrogate_of
 from shared.domain.transaction import Transaction
-from shared.ports import Ledger, Scorer
+from shared.ports.ledger import Ledger
+from shared.ports.models import Scorer
 from shared.services.scoring import Decided, Scoring
 from shared.services.stages import StageTimes
 from tests.chaos.run import TEMPLATE, prepared

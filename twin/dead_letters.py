@@ -96,7 +96,7 @@ def replay(
     body: Annotated[Path | None, typer.Option("--body", help="File with a mended body, for one letter.")] = None,
 ) -> None:
     """Hand letters in again as new events (0 all taken, 1 some are still wrong, 2 not done). Idempotent."""
-    from shared.bootstrap import dead_letter_replay  # noqa: PLC0415 - commands import what they use
+    from shared.bootstrap.ingest import dead_letter_replay  # noqa: PLC0415 - commands import what they use
     from shared.services.dead_letter_replay import ReplayOutcome  # noqa: PLC0415
 
     counts: Counter[ReplayOutcome] = Counter()

@@ -37,7 +37,7 @@ from shared.domain.labels import PRECEDENCE, LabelSource
 from shared.domain.training_model import TrainingParameters
 from shared.domain.training_split import TrainingPlan
 from shared.domain.tree_budget import TRAINING_DEPTH, TRAINING_TREES
-from shared.ports import BundleStore
+from shared.ports.models import BundleStore
 from shared.services.training import Trained, train
 from shared.services.training_publication import next_version, publish
 from twin.history import Layout, UnreadableFile, columns_of

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from shared.adapters.postgres import PostgresConnection
     from shared.domain.archive import Selection, StoredDecision
-    from shared.ports import Archive, BundleStore, Seals
+    from shared.ports.archive import Archive, Seals
+    from shared.ports.models import BundleStore
     from shared.services.replaying import Replay, Replaying
     from shared.services.verification_findings import Findings
 

@@ -2,7 +2,7 @@
 
 import azure.functions as func
 
-from shared.bootstrap import drift_app
+from shared.bootstrap.drift import drift_app
 from shared.entrypoints import timer_partitions, timer_probes, timer_seals
 from shared.entrypoints.health_routes import health_routes
 

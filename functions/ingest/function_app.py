@@ -4,7 +4,7 @@ from typing import List
 
 import azure.functions as func
 
-from shared.bootstrap import ingest_app
+from shared.bootstrap.ingest import ingest_app
 from shared.entrypoints import eventhub_ingest, timer_outbox
 from shared.entrypoints.health_routes import health_routes
 from shared.entrypoints.http_labels import label_routes

@@ -2,7 +2,7 @@
 
 import azure.functions as func
 
-from shared.bootstrap import retrain_app
+from shared.bootstrap.retrain import retrain_app
 from shared.entrypoints.health_routes import health_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)

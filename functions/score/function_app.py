@@ -2,7 +2,7 @@
 
 import azure.functions as func
 
-from shared.bootstrap import score_app
+from shared.bootstrap.score import score_app
 from shared.entrypoints import http_probes
 from shared.entrypoints.health_routes import health_routes
 from shared.entrypoints.score_routes import score_routes

@@ -8,7 +8,7 @@ from typing import Final
 
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.errors import NotFound
-from shared.ports import BundleStore, Scorer
+from shared.ports.models import BundleStore, Scorer
 
 MOST_HELD: Final = 4
 """Decisions come in the order of entities, so those of several bundles come mixed; a bundle takes some 10 MB."""

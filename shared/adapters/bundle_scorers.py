@@ -17,7 +17,7 @@ from typing import Final
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Role
 from shared.domain.errors import BrokenInvariant, InvalidInput, TollgateError, Transient
-from shared.ports import BundleStore, Scorer
+from shared.ports.models import BundleStore, Scorer
 
 _log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from shared.adapters.postgres import PostgresConnection
-    from shared.ports import Clock
+    from shared.ports.clock import Clock
 
 SCHEMA: Final = "tollgate"
 """The Postgres schema that holds everything."""
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The schema that this release was written for: the last of `shared.adapters.schema.versions`.
 
 Four digits, so that revisions are ordered as text. A database may be ahead of the code while a release is rolled out or

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import azure.functions as func
 
 from shared.entrypoints import http_health
-from shared.ports import Dependency
+from shared.ports.probes import Dependency
 
 
 def health_routes(dependencies: Callable[[], Sequence[Dependency]]) -> func.Blueprint:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 import azure.functions as func
 
 from shared.entrypoints.problems import json_response, problem_response
-from shared.ports import Dependency
+from shared.ports.probes import Dependency
 from shared.services import readiness
 
 

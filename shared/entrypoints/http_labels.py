@@ -23,7 +23,7 @@ from shared.domain.event import parse_object
 from shared.domain.labels import Label, parse_label
 from shared.entrypoints.problems import answering, describe, json_response, problem_document, problem_response
 from shared.entrypoints.wire_labels import is_array, read_array, read_csv, read_item
-from shared.ports import Clock
+from shared.ports.clock import Clock
 from shared.services.label_feed import LabelRow, take_rows
 from shared.services.labelling import Labelling, LabelOutcome, LabelVerdict
 from shared.telemetry import with_fields

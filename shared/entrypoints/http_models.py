@@ -10,7 +10,7 @@ import azure.functions as func
 from shared.domain.errors import Transient
 from shared.entrypoints.problems import json_response
 from shared.entrypoints.wire_decision import Document
-from shared.ports import Scorer, Scorers
+from shared.ports.models import Scorer, Scorers
 from shared.services.batching import Batching
 
 

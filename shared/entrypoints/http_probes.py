@@ -5,7 +5,7 @@ from __future__ import annotations
 import azure.functions as func
 
 from shared.entrypoints.problems import answering, json_response
-from shared.ports import ProbeReceipts
+from shared.ports.probes import ProbeReceipts
 from shared.services import probing
 
 

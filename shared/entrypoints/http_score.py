@@ -19,7 +19,7 @@ from shared.domain.transaction import Acceptance, Transaction, parse_transaction
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.problems import describe, problem_document, problem_response
 from shared.entrypoints.wire_decision import Document, decision_document, encode
-from shared.ports import Clock
+from shared.ports.clock import Clock
 from shared.services.batching import Answered, Batching
 from shared.services.metering import CONFIDENCE, LATENCY, PREDICTIONS, REPEATS
 from shared.services.scoring import Decided, Refused, Verdict

@@ -9,7 +9,7 @@ import azure.functions as func
 
 from shared.domain.decision_record import DecisionRecord
 from shared.entrypoints.wire_decision import decision_document, encode
-from shared.ports import EventPublisher, Outbox
+from shared.ports.ledger import EventPublisher, Outbox
 from shared.services.publishing import publish_decisions
 from shared.telemetry import with_fields
 

@@ -6,7 +6,8 @@ import logging
 
 import azure.functions as func
 
-from shared.ports import Clock, Partitions
+from shared.ports.clock import Clock
+from shared.ports.ledger import Partitions
 from shared.services import partitioning
 from shared.telemetry import with_fields
 

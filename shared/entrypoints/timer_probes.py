@@ -7,7 +7,8 @@ import uuid
 
 import azure.functions as func
 
-from shared.ports import Clock, ProbeReceipts
+from shared.ports.clock import Clock
+from shared.ports.probes import ProbeReceipts
 from shared.services import probing
 from shared.telemetry import with_fields
 

@@ -6,7 +6,8 @@ import logging
 
 import azure.functions as func
 
-from shared.ports import Clock, SealedLedger, Seals
+from shared.ports.archive import SealedLedger, Seals
+from shared.ports.clock import Clock
 from shared.services import sealing
 from shared.telemetry import with_fields
 

@@ -14,7 +14,8 @@ from typing import Final
 from shared.domain.dead_letter import MAX_PAGE, KeptLetter, LetterId, LetterSelection
 from shared.domain.errors import NotFound
 from shared.domain.event import DeadLetter, StreamEvent
-from shared.ports import Clock, DeadLetters, KeptLetters
+from shared.ports.clock import Clock
+from shared.ports.letters import DeadLetters, KeptLetters
 from shared.services.ingestion import Ingestion
 
 NO_SEQUENCE: Final = 0

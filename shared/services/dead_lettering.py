@@ -6,7 +6,7 @@ import logging
 
 from shared.domain.errors import TollgateError
 from shared.domain.event import DeadLetter
-from shared.ports import DeadLetters
+from shared.ports.letters import DeadLetters
 
 _log = logging.getLogger(__name__)
 

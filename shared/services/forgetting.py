@@ -7,7 +7,8 @@ from typing import Final
 from shared.domain.archive import Erased
 from shared.domain.errors import InvalidInput, NotFound
 from shared.domain.identifiers import CustomerId
-from shared.ports import Clock, Erasure
+from shared.ports.clock import Clock
+from shared.ports.ledger import Erasure
 
 MAX_REASON_LENGTH: Final = 200
 """Longest reason, in characters: a reference and a sentence."""

@@ -16,7 +16,8 @@ from shared.domain.identifiers import TransactionId
 from shared.domain.ledger import Claim, Claimed, DecisionWrites, LabelVersions, TransactionRow
 from shared.domain.surrogates import KeyRing
 from shared.domain.transaction import Transaction
-from shared.ports import Clock, DecidingWork, Ledger
+from shared.ports.clock import Clock
+from shared.ports.ledger import DecidingWork, Ledger
 from shared.services.entity_work import EntityWorks
 from shared.services.scoring import fold_transaction
 

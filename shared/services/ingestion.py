@@ -19,7 +19,9 @@ from shared.domain.event import DeadLetter, StreamEvent, parse_object
 from shared.domain.labels import LABEL_TYPE, Label, parse_label
 from shared.domain.probe import PROBE_TYPE, Probe, ProbeReceipt
 from shared.domain.transaction import TRANSACTION_TYPE, Acceptance, Transaction, parse_transaction
-from shared.ports import Clock, DeadLetters, ProbeReceipts
+from shared.ports.clock import Clock
+from shared.ports.letters import DeadLetters
+from shared.ports.probes import ProbeReceipts
 from shared.services.labelling import Labelling, LabelOutcome
 from shared.services.scoring import Refused, Scoring
 

@@ -13,7 +13,8 @@ from shared.domain.feature_view import Entity, FeatureView
 from shared.domain.labels import Label
 from shared.domain.ledger import LabelClaim, LabelsClaimed, LabelVersions, LabelWrites
 from shared.domain.surrogates import KeyRing
-from shared.ports import Clock, LabellingWork, Ledger
+from shared.ports.clock import Clock
+from shared.ports.ledger import LabellingWork, Ledger
 from shared.services.entity_work import EntityWorks
 
 

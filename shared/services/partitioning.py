@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 from shared.domain.errors import InvalidInput
 from shared.domain.instants import US_PER_DAY
-from shared.ports import Clock, Partitions
+from shared.ports.clock import Clock
+from shared.ports.ledger import Partitions
 
 PARTITION_DAYS: Final = 7
 """Width. At 1,000 decisions a second a week of `predictions` is some hundreds of gigabytes, at 10 a few; a year has 53

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from shared.domain.errors import InvalidInput, NotFound, UnknownEventType
 from shared.domain.event import DeadLetter, StreamEvent, parse_object
 from shared.domain.probe import PROBE_TYPE, Probe, ProbeReceipt, parse_probe_id
-from shared.ports import Clock, DeadLetters, ProbeReceipts
+from shared.ports.clock import Clock
+from shared.ports.letters import DeadLetters
+from shared.ports.probes import ProbeReceipts
 
 RETENTION_US = 24 * 3600 * 1_000_000
 """How long receipts are kept: a day, long enough to look at last night's, microseconds."""

@@ -8,7 +8,7 @@ from typing import Final
 from shared.domain.decision_record import DecisionRecord, read_decision
 from shared.domain.event import OutgoingEvent
 from shared.domain.ledger import OutboxEntry
-from shared.ports import EventPublisher, Outbox
+from shared.ports.ledger import EventPublisher, Outbox
 
 BATCH: Final = 500
 """Entries per drain: at about 1.5 KB each a batch stays below the 1 MB that one send may carry."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.domain.errors import TollgateError
-from shared.ports import Dependency, Scorers
+from shared.ports.models import Scorers
+from shared.ports.probes import Dependency
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,8 @@ from shared.domain.feature_view import FEATURE_DTYPE
 from shared.domain.identifiers import TransactionId
 from shared.domain.reasons import ranked_reasons
 from shared.domain.score import Score
-from shared.ports import Archive, ArchivedScorers, Scorer
+from shared.ports.archive import Archive
+from shared.ports.models import ArchivedScorers, Scorer
 
 
 class ReplayVerdict(StrEnum):

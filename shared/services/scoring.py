@@ -29,7 +29,9 @@ from shared.domain.reasons import ranked_reasons
 from shared.domain.score import Score
 from shared.domain.surrogates import KeyRing
 from shared.domain.transaction import ALLOWED_LATENESS_US, Transaction
-from shared.ports import Clock, DecidingWork, Ledger, Scorer, Scorers
+from shared.ports.clock import Clock
+from shared.ports.ledger import DecidingWork, Ledger
+from shared.ports.models import Scorer, Scorers
 from shared.services.entity_work import EntityWork, EntityWorks
 from shared.services.stages import StageTimes
 

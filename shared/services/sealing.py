@@ -16,7 +16,8 @@ from shared.domain.errors import BrokenInvariant
 from shared.domain.instants import US_PER_MINUTE
 from shared.domain.log_block import Head
 from shared.domain.seal import NO_SEAL, Seal, read_seal, seal_bytes
-from shared.ports import Clock, SealedLedger, Seals
+from shared.ports.archive import SealedLedger, Seals
+from shared.ports.clock import Clock
 
 OVERLAP_US: Final = 10 * US_PER_MINUTE
 """How long a block may take from its recorded time until others see it: statements end within 15 s, a session that

@@ -40,7 +40,7 @@ from shared.domain.training_split import CALIBRATION, TEST, TRAIN, Split, Traini
 from shared.domain.tree_budget import TREE_BUDGET, TreeBudget
 from shared.domain.tree_model import TreeModel, read_booster
 from shared.domain.tree_tables import TreeTables, compile_tables
-from shared.ports import Graph, Trainer
+from shared.ports.models import Graph, Trainer
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 200

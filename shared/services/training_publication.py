@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from shared.domain.bundle_manifest import read_manifest
 from shared.domain.bundle_pointer import Pointed, Pointer, Role
 from shared.domain.errors import BrokenInvariant
-from shared.ports import BundleStore, Clock
+from shared.ports.clock import Clock
+from shared.ports.models import BundleStore
 
 
 def next_version(store: BundleStore, name: str) -> int:

@@ -20,7 +20,7 @@ from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_columns import transform_many
 from shared.domain.feature_view import VIEWS, Entity
 from shared.domain.ledger import FORGOTTEN_DIGEST
-from shared.ports import Archive, ArchiveSnapshot
+from shared.ports.archive import Archive, ArchiveSnapshot
 from shared.services.replaying import Replaying, ReplayVerdict
 from shared.services.verification_columns import (
     CHUNK_ROWS,

@@ -16,7 +16,7 @@ from shared.domain.errors import BrokenInvariant
 from shared.domain.log_block import Fault, FaultKind, Head, verify_leaves
 from shared.domain.log_walk import ChainWalk, is_sound
 from shared.domain.seal import NO_SEAL, Seal, read_seal
-from shared.ports import Archive, ArchiveSnapshot, Seals
+from shared.ports.archive import Archive, ArchiveSnapshot, Seals
 from shared.services.sealing import OVERLAP_US
 from shared.services.verification_findings import Findings, Progress, Subject, no_progress
 

@@ -18,7 +18,7 @@ from shared.domain.decision_record import DecisionRecord, read_decision
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_columns import transform_many
 from shared.domain.feature_view import VIEWS, Entity
-from shared.ports import Archive
+from shared.ports.archive import Archive
 from shared.services.verification_columns import CHUNK_ROWS, Chunk, chunks, is_comparable, part_of_view
 from shared.services.verification_findings import Progress, no_progress
 

@@ -17,7 +17,9 @@ from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role
 from shared.domain.instants import US_PER_DAY
-from shared.ports import DeadLetters, Ledger, Scorer
+from shared.ports.ledger import Ledger
+from shared.ports.letters import DeadLetters
+from shared.ports.models import Scorer
 from tests.chaos.server import Server
 from tests.chaos.streams import BASE_US, NOW_US
 from tests.fakes.bundles import trained_scorer

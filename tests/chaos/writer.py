@@ -17,7 +17,9 @@ from shared.domain.decision import Policy
 from shared.domain.errors import Transient
 from shared.domain.feature_view import CARD_V1
 from shared.domain.surrogates import KeyRing, SurrogateKey
-from shared.ports import DeadLetters, Ledger, Scorer
+from shared.ports.ledger import Ledger
+from shared.ports.letters import DeadLetters
+from shared.ports.models import Scorer
 from shared.services.ingestion import Ingestion
 from shared.services.labelling import Labelling
 from shared.services.scoring import Scoring

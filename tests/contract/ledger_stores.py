@@ -24,7 +24,8 @@ from shared.domain.ledger import FORGOTTEN_DIGEST, DecisionRow, Labelled, LabelV
 from shared.domain.log_block import Head, LogBlock
 from shared.domain.surrogates import SALT_BYTES, Surrogate
 from shared.domain.transaction import Transaction
-from shared.ports import Ledger, Scorers
+from shared.ports.ledger import Ledger
+from shared.ports.models import Scorers
 from shared.services.labelling import Labelling
 from shared.services.scoring import Scoring
 from tests.fakes.ledger import FakeLedger, StoredEntity, Tables

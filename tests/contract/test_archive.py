@@ -28,7 +28,8 @@ from shared.domain.log_block import verify_chain
 from shared.domain.seal import NO_SEAL, Seal, seal_bytes
 from shared.domain.surrogates import KeyRing, SurrogateKey
 from shared.domain.transaction import Transaction
-from shared.ports import Archive, Erasure, Ledger, SealedLedger, Seals
+from shared.ports.archive import Archive, SealedLedger, Seals
+from shared.ports.ledger import Erasure, Ledger
 from shared.services.forgetting import forget
 from shared.services.importing import Importing
 from shared.services.labelling import Labelling, LabelOutcome

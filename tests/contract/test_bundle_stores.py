@@ -18,7 +18,7 @@ from shared.domain.bundle import bundle_digest, open_bundle
 from shared.domain.bundle_manifest import FILES, MANIFEST, MODEL, canonical_json
 from shared.domain.bundle_pointer import Pointed, Pointer, Role
 from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput, NotFound, Transient
-from shared.ports import BundleStore
+from shared.ports.models import BundleStore
 from tests.conftest import free_ports
 from tests.fakes.bundles import golden_files
 

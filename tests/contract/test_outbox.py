@@ -16,7 +16,7 @@ from shared.domain.errors import Transient
 from shared.domain.instants import US_PER_DAY
 from shared.domain.ledger import OutboxEntry
 from shared.domain.transaction import Transaction
-from shared.ports import Outbox
+from shared.ports.ledger import Outbox
 from shared.services.scoring import Scoring
 from tests.conftest import MigratedDatabase
 from tests.fakes.ledger import FakeLedger

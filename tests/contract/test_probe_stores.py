@@ -19,7 +19,8 @@ from shared.adapters.blob_probes import BlobProbeReceipts
 from shared.domain.errors import BrokenInvariant, TollgateError, Transient
 from shared.domain.event import DeadLetter, StreamEvent
 from shared.domain.probe import Probe, ProbeReceipt
-from shared.ports import DeadLetters, ProbeReceipts
+from shared.ports.letters import DeadLetters
+from shared.ports.probes import ProbeReceipts
 from tests.conftest import free_ports
 from tests.fakes.probes import FakeDeadLetters, FakeProbeReceipts
 

@@ -29,7 +29,7 @@ from shared.domain.ledger import FORGOTTEN_DIGEST, DecisionRow, LabelVersions
 from shared.domain.log_block import Head
 from shared.domain.seal import read_seal
 from shared.domain.surrogates import Surrogate
-from shared.ports import Scorer
+from shared.ports.models import Scorer
 from tests.fakes.ledger import Tables
 
 

@@ -24,9 +24,9 @@ def test_a_database_is_taken_down_and_brought_up_again(migrated_database: Migrat
     assert run("upgrade", *where) == "nothing to apply"
     assert run("grants", *where) == "nothing to change"
     assert run("partitions", *where) == "made 0 partitions"
-    assert run("downgrade", "base", *where, "--yes") == f"took back {REVISION}"
+    assert run("downgrade", "base", *where, "--yes") == f"took back {REVISION}, 0001"
     assert "run `tollgate db upgrade`" in run("current", *where, code=1)
-    assert run("upgrade", *where) == f"applied {REVISION}"
+    assert run("upgrade", *where) == f"applied 0001, {REVISION}"
     assert "run `tollgate db partitions`" in run("current", *where, code=1)
     given = run("grants", *where).splitlines()
     assert "given INSERT table log_blocks tollgate_score" in given

@@ -29,7 +29,7 @@ def contents(package: Package) -> dict[str, bytes]:
 def test_layout_is_that_of_a_ready_package(contents: dict[str, bytes]) -> None:
     top = {name.partition("/")[0] for name in contents}
     assert top == {".python_packages", "__pycache__", "function_app.py", "host.json", "requirements.txt", BUILD_INFO}
-    assert f"{SITE_PACKAGES}/shared/bootstrap.py" in contents
+    assert f"{SITE_PACKAGES}/shared/bootstrap/parts.py" in contents
     assert f"{SITE_PACKAGES}/shared/py.typed" in contents
     assert f"{SITE_PACKAGES}/azure/functions/__init__.py" in contents
     assert f"{SITE_PACKAGES}/azure_functions_runtime/__init__.py" in contents
@@ -114,7 +114,7 @@ def test_report_names_size_and_heaviest(package: Package) -> None:
 
 def test_unpacked_package_runs_from_bytecode_alone(package: Package, tmp_path: Path) -> None:
     folder = unpack(package.path, tmp_path / "app", expected_sha256=package.manifest.sha256)
-    for module in ("function_app.py", f"{SITE_PACKAGES}/shared/bootstrap.py"):
+    for module in ("function_app.py", f"{SITE_PACKAGES}/shared/bootstrap/parts.py"):
         (folder / module).write_text("raise SystemExit('compiled from source')", encoding="utf-8")
     code = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(folder / SITE_PACKAGES)!r}]; import function_app"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)

@@ -68,12 +68,24 @@ _DECIDE: Final = {
 }
 _VERSIONS: Final = "UPDATE(customer_version, terminal_version)"
 _EVERYBODY: Final = {"alembic_version": ("SELECT",)}
+_PIPELINES: Final = {
+    "pipeline_execution_log": ("SELECT", "INSERT", "UPDATE(status, ended_at_us, error, details)"),
+    "task_metrics": ("SELECT", "INSERT"),
+    "leases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+}
+_COUNTS: Final = {"app_meters": ("SELECT", "INSERT", "UPDATE(cells, updated_at_us)")}
+_TELL: Final = ("SELECT", "INSERT")
+"""Of who leaves notifications for the drift app to send."""
 
 TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
-    Role.SCORE: {**_EVERYBODY, **_DECIDE, "feedback_labels": ("SELECT", _VERSIONS)},
+    Role.SCORE: {**_EVERYBODY, **_DECIDE, **_COUNTS, "feedback_labels": ("SELECT", _VERSIONS)},
     Role.INGEST: {
         **_EVERYBODY,
         **_DECIDE,
+        **_COUNTS,
+        **_PIPELINES,
+        # The timer that records silence as a label looks for transactions by time.
+        "transactions": ("SELECT(transaction_id, event_time_us)", "INSERT"),
         "feedback_labels": ("SELECT", "INSERT", _VERSIONS),
         "dead_letters": ("SELECT", "INSERT", "UPDATE(replayed_at_us)"),
         "data_quality_log": ("SELECT", "INSERT"),
@@ -81,19 +93,45 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
     Role.DRIFT: {
         **_EVERYBODY,
         **dict.fromkeys(
-            ("transactions", "predictions", "feedback_labels", "log_blocks", "dead_letters", "model_versions"),
+            (
+                "transactions",
+                "predictions",
+                "feedback_labels",
+                "log_blocks",
+                "dead_letters",
+                "outbox",
+                "model_versions",
+                "promotions",
+                "promotion_verdicts",
+                "shadow_scores",
+                "announced_changes",
+                "registry_outbox",
+                "feature_views",
+            ),
             ("SELECT",),
         ),
         **dict.fromkeys(
-            ("log_seals", "drift_metrics", "data_quality_log", "task_metrics", "retraining_triggers"),
+            ("log_seals", "drift_metrics", "data_quality_log", "retraining_triggers", "performance_metrics"),
             ("SELECT", "INSERT"),
         ),
-        "pipeline_execution_log": ("SELECT", "INSERT", "UPDATE(status, ended_at_us, error, details)"),
+        **_PIPELINES,
+        # It adds up the counts of instances that are gone.
+        "app_meters": ("SELECT", "INSERT", "UPDATE(cells, updated_at_us)", "DELETE"),
+        "notifications": (*_TELL, "UPDATE(status, attempts, error, next_at_us, ended_at_us)"),
     },
     Role.RETRAIN: {
         **_EVERYBODY,
         **dict.fromkeys(
-            ("transactions", "predictions", "feedback_labels", "drift_metrics", "data_quality_log"), ("SELECT",)
+            (
+                "transactions",
+                "predictions",
+                "feedback_labels",
+                "drift_metrics",
+                "data_quality_log",
+                "performance_metrics",
+                "announced_changes",
+            ),
+            ("SELECT",),
         ),
         "retraining_triggers": (
             "SELECT",
@@ -101,8 +139,12 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
             "UPDATE(status, claimed_by, claimed_at_us, closed_at_us, outcome)",
         ),
         "model_versions": ("SELECT", "INSERT", "UPDATE(status, metrics)"),
-        "task_metrics": ("SELECT", "INSERT"),
-        "pipeline_execution_log": ("SELECT", "INSERT", "UPDATE(status, ended_at_us, error, details)"),
+        **dict.fromkeys(("promotions", "promotion_verdicts", "shadow_scores"), ("SELECT", "INSERT")),
+        "registry_outbox": ("SELECT", "INSERT", "UPDATE(attempts, error, next_at_us)", "DELETE"),
+        "feature_views": ("SELECT", "INSERT", "UPDATE(status, details, completed_at_us)"),
+        "notifications": _TELL,
+        **_PIPELINES,
+        **_COUNTS,
     },
     Role.READER: {
         **_EVERYBODY,
@@ -128,6 +170,16 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
                 "task_metrics",
                 "data_quality_log",
                 "pipeline_execution_log",
+                "promotions",
+                "promotion_verdicts",
+                "leases",
+                "shadow_scores",
+                "registry_outbox",
+                "notifications",
+                "announced_changes",
+                "app_meters",
+                "performance_metrics",
+                "feature_views",
                 "v_transactions",
                 "v_predictions",
             ),

@@ -17,6 +17,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import (
+    ARRAY,
+    REAL,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -351,12 +353,26 @@ RETRAINING_TRIGGERS: Final = Table(
     _us("claimed_at_us", "when it was taken", nullable=True),
     _us("closed_at_us", "when it was done or dismissed", nullable=True),
     _text("outcome", "what came of it", nullable=True),
+    Column(
+        "subject",
+        Text,
+        nullable=False,
+        server_default=text("''"),
+        comment="a feature, score, outcome; empty where the cause says all",
+    ),
     PrimaryKeyConstraint("trigger_id"),
     _check("priority", "priority BETWEEN 0 AND 3"),
     _check("status", "status IN ('open', 'claimed', 'done', 'dismissed')"),
     _check("claim", "(claimed_by IS NULL) = (claimed_at_us IS NULL)"),
     _check("closed", "(closed_at_us IS NOT NULL) = (status IN ('done', 'dismissed'))"),
     Index(None, "priority", "created_at_us", postgresql_where=text("status = 'open'")),
+    Index(
+        "uq_retraining_triggers_open",
+        "cause",
+        "subject",
+        unique=True,
+        postgresql_where=text("status IN ('open', 'claimed')"),
+    ),
     comment="Reasons to retrain, taken in order of priority and age",
 )
 
@@ -427,6 +443,178 @@ PIPELINE_EXECUTION_LOG: Final = Table(
     comment="Runs of pipelines",
 )
 
+PROMOTIONS: Final = Table(
+    "promotions",
+    METADATA,
+    _id("promotion_id"),
+    _text("role", "champion, challenger, shadow"),
+    _big("number", "number of the pointer's state, from 1 without gaps"),
+    _key("bundle_digest", "who plays the part from then on; null for nobody", nullable=True),
+    _text("action", "promote, accept, rollback, challenge, shadow, retire"),
+    _text("author"),
+    _text("reason"),
+    _key("verdict_digest", "the verdict that led to it", nullable=True),
+    _us("changed_at_us", "when, by our clock"),
+    PrimaryKeyConstraint("promotion_id"),
+    UniqueConstraint("role", "number"),
+    _check("role", "role IN ('champion', 'challenger', 'shadow')"),
+    _check("number", "number > 0"),
+    _check("digests", "length(bundle_digest) = 64 AND length(verdict_digest) = 64"),
+    comment="Every change of a role, append-only: who, when, why; pointers in Blob follow",
+)
+
+PROMOTION_VERDICTS: Final = Table(
+    "promotion_verdicts",
+    METADATA,
+    _key("verdict_digest", "SHA-256 of the document, 64 hexadecimal digits"),
+    _key("challenger_digest"),
+    _key("champion_digest", nullable=True),
+    Column("passed", Boolean, nullable=False),
+    _text("document", "canonical JSON"),
+    _key("run_id", "the pipeline run that asked", nullable=True),
+    _us("decided_at_us", "when, by our clock"),
+    PrimaryKeyConstraint("verdict_digest"),
+    _check("digests", "length(verdict_digest) = 64"),
+    comment="What the gate said of challengers",
+)
+
+LEASES: Final = Table(
+    "leases",
+    METADATA,
+    _key("name"),
+    _text("holder"),
+    _us("acquired_at_us", "when, by our clock"),
+    _us("expires_at_us", "until when unless renewed"),
+    PrimaryKeyConstraint("name"),
+    _check("span", "acquired_at_us < expires_at_us"),
+    comment="Who alone may do something, until when; one that has expired may be taken over",
+)
+
+SHADOW_SCORES: Final = Table(
+    "shadow_scores",
+    METADATA,
+    _key("bundle_digest"),
+    _us("event_time_us", "of the transaction"),
+    _key("transaction_id"),
+    Column("raw", REAL, nullable=False, comment="the model's output before calibration"),
+    _real("score"),
+    _us("recorded_at_us", "when it was scored, by our clock"),
+    PrimaryKeyConstraint("bundle_digest", "event_time_us", "transaction_id"),
+    _check("score", "score >= 0 AND score <= 1"),
+    comment="What models said that do not decide, from stored vectors",
+)
+
+REGISTRY_OUTBOX: Final = Table(
+    "registry_outbox",
+    METADATA,
+    _id("entry_id"),
+    _key("run_id"),
+    Column("record", JSONB, nullable=False, comment="what the registry is to be told; files are named by their blob"),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _text("error", "why the last attempt failed", nullable=True),
+    _us("created_at_us", "when, by our clock"),
+    _us("next_at_us", "not to be tried before"),
+    PrimaryKeyConstraint("entry_id"),
+    UniqueConstraint("run_id"),
+    _check("attempts", "attempts >= 0"),
+    comment="Records of runs that the model registry does not have yet",
+)
+
+NOTIFICATIONS: Final = Table(
+    "notifications",
+    METADATA,
+    _id("notification_id"),
+    _text("channel", "mail, slack, webhook"),
+    _key("dedup_key", "the same key is told once"),
+    _small("severity", "0 critical, 1 error, 2 warning, 3 information"),
+    _text("title"),
+    _json("evidence", "the numbers that led to it, without identifiers"),
+    Column("link", Text, nullable=False, server_default=text("''")),
+    Column(
+        "status",
+        Text,
+        nullable=False,
+        server_default=text("'waiting'"),
+        comment="waiting, sent, withheld by the rate limit, failed for good",
+    ),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    _text("error", nullable=True),
+    _us("created_at_us", "when, by our clock"),
+    _us("next_at_us", "not to be tried before"),
+    _us("ended_at_us", "when it was sent or given up, by our clock", nullable=True),
+    PrimaryKeyConstraint("notification_id"),
+    UniqueConstraint("channel", "dedup_key"),
+    _check("severity", "severity BETWEEN 0 AND 3"),
+    _check("status", "status IN ('waiting', 'sent', 'withheld', 'failed')"),
+    _check("ended", "(ended_at_us IS NULL) = (status = 'waiting')"),
+    Index(None, "next_at_us", postgresql_where=text("status = 'waiting'")),
+    comment="What people are told, once for each channel and key",
+)
+
+ANNOUNCED_CHANGES: Final = Table(
+    "announced_changes",
+    METADATA,
+    _id("change_id"),
+    _text("subject", "a feature, score, outcome, volume, or * for all"),
+    _us("start_us", "from this event time on"),
+    _us("end_us", "until this event time, not included"),
+    _text("author"),
+    _text("reason"),
+    _us("recorded_at_us", "when, by our clock"),
+    PrimaryKeyConstraint("change_id"),
+    _check("span", "start_us < end_us"),
+    comment="Changes that people said would come: drift in them is no alarm",
+)
+
+APP_METERS: Final = Table(
+    "app_meters",
+    METADATA,
+    _key("app"),
+    _key("writer", "one instance since its start, or the sum of those that are gone"),
+    _key("layout", "digest of what the cells mean"),
+    Column("cells", ARRAY(Double), nullable=False, comment="counters and buckets by their place in the layout"),
+    _us("started_at_us", "when the writer started, by our clock"),
+    _us("updated_at_us", "when it wrote last, by our clock"),
+    PrimaryKeyConstraint("app", "writer", "layout"),
+    comment="Counts of every instance of an app, ever: the sum over writers only grows",
+)
+
+PERFORMANCE_METRICS: Final = Table(
+    "performance_metrics",
+    METADATA,
+    _id("metric_id"),
+    _key("bundle_digest", "the model that decided, or scored in shadow"),
+    _key("segment", "all, or a segment such as amount:high"),
+    _key("metric"),
+    _real("value", "null where there were too few to tell", nullable=True),
+    _real("low", "lower end of the interval", nullable=True),
+    _real("high", "upper end of the interval", nullable=True),
+    _big("n_rows"),
+    _big("n_frauds"),
+    _us("window_start_us", "first event time"),
+    _us("window_end_us", "their end, not included"),
+    _us("recorded_at_us", "when it was computed, by our clock"),
+    PrimaryKeyConstraint("metric_id"),
+    UniqueConstraint("bundle_digest", "segment", "metric", "window_start_us", "window_end_us"),
+    _check("window", "window_start_us < window_end_us"),
+    _check("rows", "n_rows >= 0 AND n_frauds >= 0 AND n_frauds <= n_rows"),
+    comment="What decisions were worth, by model and segment, on mature labels",
+)
+
+FEATURE_VIEWS: Final = Table(
+    "feature_views",
+    METADATA,
+    _key("name"),
+    _text("status"),
+    _json("details", "how far filling has come"),
+    _us("started_at_us", "when, by our clock"),
+    _us("completed_at_us", "when, by our clock", nullable=True),
+    PrimaryKeyConstraint("name"),
+    _check("status", "status IN ('filling', 'complete')"),
+    _check("completed", "(completed_at_us IS NOT NULL) = (status = 'complete')"),
+    comment="Feature views besides the first one, and whether their entity state is complete",
+)
+
 HASH_PARTITIONS: Final = 8
 """Of transaction_ids: enough that vacuum and index growth come in pieces, few enough that a claim touches them all."""
 
@@ -445,6 +633,11 @@ STORAGE: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
         "outbox": {
             "autovacuum_vacuum_scale_factor": "0",
             "autovacuum_vacuum_threshold": "5000",
+            "autovacuum_vacuum_cost_delay": "0",
+        },
+        "app_meters": {
+            "fillfactor": "50",
+            "autovacuum_vacuum_scale_factor": "0.02",
             "autovacuum_vacuum_cost_delay": "0",
         },
         "feedback_labels": _GROWING,

@@ -18,7 +18,7 @@ from shared.domain.bundle import Bundle
 from shared.domain.bundle_manifest import MANIFEST, MODEL
 from shared.domain.bundle_pointer import Pointed, Role
 from shared.domain.errors import Transient
-from shared.ports import Scorer
+from shared.ports.models import Scorer
 from shared.services.training_publication import give, publish
 from tests.fakes.bundles import golden_files
 from tests.fakes.probes import FakeClock

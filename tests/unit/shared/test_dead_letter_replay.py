@@ -11,7 +11,7 @@ from shared.domain.dead_letter import MAX_PAGE, LetterId, LetterSelection, parse
 from shared.domain.errors import InvalidInput, NotFound, Transient
 from shared.domain.event import DeadLetter
 from shared.domain.instants import US_PER_DAY
-from shared.ports import DeadLetters
+from shared.ports.letters import DeadLetters
 from shared.services.dead_letter_replay import DeadLetterReplay, ReplayOutcome
 from shared.services.ingestion import Ingestion
 from tests.fakes.dead_letters import FakeKeptLetters

@@ -13,7 +13,7 @@ from shared.domain.errors import BrokenInvariant, Transient
 from shared.domain.feature_view import CARD_V1
 from shared.domain.ledger import OutboxEntry
 from shared.entrypoints import eventhub_ingest, http_health, http_probes, timer_outbox, timer_probes
-from shared.ports import DeadLetters
+from shared.ports.letters import DeadLetters
 from shared.services import probing
 from shared.services.dead_lettering import CopiedDeadLetters
 from shared.services.ingestion import Ingestion

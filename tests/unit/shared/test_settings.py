@@ -8,7 +8,10 @@ import pytest
 
 from shared import telemetry
 from shared.adapters.connections import ConnectionSettingError
-from shared.bootstrap import build_drift_app, build_ingest_app, build_retrain_app, build_score_app
+from shared.bootstrap.drift import build_drift_app
+from shared.bootstrap.ingest import build_ingest_app
+from shared.bootstrap.retrain import build_retrain_app
+from shared.bootstrap.score import build_score_app
 from shared.settings import (
     AppSettings,
     DriftSettings,

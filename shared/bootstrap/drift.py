@@ -1,0 +1,60 @@
+"""Builds the drift app."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from shared.adapters.blob_container import BlobContainerDependency
+from shared.adapters.blob_probes import BlobProbeReceipts
+from shared.adapters.blob_seals import SEALS_CONTAINER, BlobSeals
+from shared.adapters.postgres import parse_postgres
+from shared.adapters.postgres_partitions import PostgresPartitions
+from shared.adapters.postgres_seals import PostgresSealedLedger
+from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
+from shared.ports.archive import SealedLedger, Seals
+from shared.ports.clock import Clock
+from shared.ports.ledger import Partitions
+from shared.ports.probes import Dependency, ProbeReceipts
+from shared.settings import DriftSettings
+
+
+@dataclass(frozen=True, slots=True)
+class DriftApp:
+    """Parts of the drift app."""
+
+    receipts: ProbeReceipts
+    partitions: Partitions
+    sealed: SealedLedger
+    seals: Seals
+    clock: Clock
+    dependencies: tuple[Dependency, ...]
+
+
+def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
+    """Build the drift app; raises as `build_score_app`."""
+    settings = configured(DriftSettings, environment)
+    service, where = data_storage(environment), parse_postgres(DATABASE, environment)
+    probes = service.get_container_client(settings.probes_container)
+    return DriftApp(
+        receipts=BlobProbeReceipts(probes),
+        partitions=PostgresPartitions(where, "drift"),
+        sealed=PostgresSealedLedger(where, "drift"),
+        seals=BlobSeals(service.get_container_client(SEALS_CONTAINER)),
+        clock=SystemClock(),
+        dependencies=(BlobContainerDependency(probes),),
+    )
+
+
+def drift_app() -> DriftApp:
+    """The drift app of this process."""
+    with BUILDING:
+        return _drift_app()
+
+
+@cache
+def _drift_app() -> DriftApp:
+    return build_drift_app(os.environ)

@@ -1,0 +1,140 @@
+"""Builds the ingest app."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from threading import Lock
+
+from shared.adapters.blob_container import BlobContainerDependency
+from shared.adapters.blob_dead_letters import BlobDeadLetters
+from shared.adapters.blob_probes import BlobProbeReceipts
+from shared.adapters.postgres import PostgresConnection, parse_postgres
+from shared.adapters.postgres_readiness import PostgresSchemaDependency
+from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of
+from shared.domain.feature_view import CARD_V1
+from shared.domain.transaction import ALLOWED_LATENESS_US
+from shared.entrypoints.eventhub_ingest import IngestParts
+from shared.entrypoints.http_labels import LabelRoutes
+from shared.entrypoints.timer_outbox import OutboxParts
+from shared.ports.letters import DeadLetters
+from shared.ports.probes import Dependency
+from shared.services.dead_letter_replay import DeadLetterReplay
+from shared.services.dead_lettering import CopiedDeadLetters
+from shared.services.ingestion import Ingestion
+from shared.services.labelling import Labelling
+from shared.services.readiness import ChampionDependency
+from shared.services.scoring import Scoring
+from shared.settings import IngestSettings
+
+EVENT_HUBS = "EVENT_HUBS"
+
+
+@dataclass(frozen=True, slots=True)
+class IngestApp:
+    """Parts of the ingest app."""
+
+    taking: IngestParts
+    labels: LabelRoutes
+    leaving: OutboxParts
+    dependencies: tuple[Dependency, ...]
+
+
+def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
+    """Build the ingest app; raises as `build_score_app`."""
+    settings = configured(IngestSettings, environment)
+    service, where, clock = data_storage(environment), parse_postgres(DATABASE, environment), SystemClock()
+    probes = service.get_container_client(settings.probes_container)
+    copies = service.get_container_client(settings.dead_letters_container)
+    source = champion(service, settings)
+    ledger, turn = ledger_of(where, "ingest"), Lock()
+    labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
+    ingestion = Ingestion(
+        Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock),
+        labelling,
+        receipts=BlobProbeReceipts(probes),
+        dead_letters=CopiedDeadLetters(_dead_letters(where), BlobDeadLetters(copies)),
+        clock=clock,
+        currency=settings.currency,
+        lateness_us=ALLOWED_LATENESS_US,
+    )
+    source.start()
+    return IngestApp(
+        taking=IngestParts(ingestion, turn),
+        labels=LabelRoutes(labelling, turn, clock),
+        leaving=_leaving(where, settings.decisions_hub, environment),
+        dependencies=(
+            ChampionDependency(source),
+            BlobContainerDependency(probes),
+            BlobContainerDependency(copies),
+            PostgresSchemaDependency(where, "ingest", clock),
+        ),
+    )
+
+
+def ingest_app() -> IngestApp:
+    """The ingest app of this process."""
+    with BUILDING:
+        return _ingest_app()
+
+
+@cache
+def _ingest_app() -> IngestApp:
+    return build_ingest_app(os.environ)
+
+
+@contextmanager
+def dead_letter_replay(environment: Mapping[str, str]) -> Iterator[DeadLetterReplay]:
+    """What hands dead letters in again, from the settings of the ingest app; raises as `build_score_app`.
+
+    For a command: the model is fetched at once, and connections are closed in the end.
+    """
+    from shared.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415 - paid by those who connect
+    from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415
+    from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+    settings = IngestSettings.read(environment)
+    where, clock = parse_postgres(DATABASE, environment), SystemClock()
+    with (
+        data_storage(environment) as service,
+        closing(PipelinedLedger(where, "replay")) as ledger,
+        closing(PostgresSession(where, "replay-dead-letters")) as session,
+    ):
+        receipts = BlobProbeReceipts(service.get_container_client(settings.probes_container))
+        source = champion(service, settings)
+        source.refresh()
+        scoring = Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock)
+        labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
+
+        def taking(refused: DeadLetters, waited_us: int) -> Ingestion:
+            return Ingestion(
+                scoring,
+                labelling,
+                receipts=receipts,
+                dead_letters=refused,
+                clock=clock,
+                currency=settings.currency,
+                lateness_us=ALLOWED_LATENESS_US + waited_us,
+            )
+
+        yield DeadLetterReplay(PostgresDeadLetters(session), taking, clock)
+
+
+def _dead_letters(where: PostgresConnection) -> DeadLetters:
+    from shared.adapters.postgres_dead_letters import PostgresDeadLetters  # noqa: PLC0415 - paid by those who connect
+    from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+    return PostgresDeadLetters(PostgresSession(where, "ingest-dead-letters"))
+
+
+def _leaving(where: PostgresConnection, hub: str, environment: Mapping[str, str]) -> OutboxParts:
+    from shared.adapters.eventhub_publisher import EventHubPublisher  # noqa: PLC0415 - paid by those who send
+    from shared.adapters.postgres_outbox import PostgresOutbox  # noqa: PLC0415
+    from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+    outbox = PostgresOutbox(PostgresSession(where, "ingest-outbox"))
+    return OutboxParts(outbox, EventHubPublisher.of_setting(EVENT_HUBS, hub, environment))

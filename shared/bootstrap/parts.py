@@ -1,0 +1,76 @@
+"""What the apps are built from alike: settings, storage, the champion, a ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from shared import telemetry
+from shared.adapters.connections import blob_service, parse_storage
+from shared.adapters.postgres import PostgresConnection
+from shared.ports.ledger import Ledger
+from shared.settings import AppSettings, DecidingSettings
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobServiceClient
+
+    from shared.adapters.bundle_scorers import BundleScorers
+    from shared.domain.bundle import Bundle
+    from shared.ports.models import Scorer
+
+
+DATA_STORAGE = "DATA_STORAGE"
+DATABASE = "DATABASE"
+
+
+BUILDING = Lock()
+"""First calls of several threads at once build one app, not one each."""
+
+
+def configured[Settings: AppSettings](kind: type[Settings], environment: Mapping[str, str]) -> Settings:
+    """An app's settings; logging is set up as they say.
+
+    Raises:
+        SettingsError: A setting is missing, malformed or unknown.
+    """
+    settings = kind.read(environment)
+    telemetry.configure(settings.log_level)
+    return settings
+
+
+def champion(service: BlobServiceClient, settings: DecidingSettings) -> BundleScorers:
+    """The source of the deciding model; nothing is fetched yet."""
+    from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
+    from shared.adapters.bundle_scorers import BundleScorers  # noqa: PLC0415
+
+    store = BlobBundles(service.get_container_client(settings.models_container))
+    return BundleScorers(store, load_scorer, poll_s=settings.champion_poll_s)
+
+
+def load_scorer(bundle: Bundle) -> Scorer:
+    """A checked bundle, ready to score."""
+    from shared.adapters.onnx_scorer import OnnxScorer  # noqa: PLC0415 - the runtime is paid by those who decide
+
+    return OnnxScorer(bundle)
+
+
+def ledger_of(where: PostgresConnection, app: str) -> Ledger:
+    """The ledger of one thread of an app."""
+    from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by those who connect
+
+    return PipelinedLedger(where, app)
+
+
+def data_storage(environment: Mapping[str, str]) -> BlobServiceClient:
+    """The client of the app's own storage.
+
+    It gives up after two retries about a second apart: an HTTP client is waiting, and a batch comes again anyway. The
+    SDK's default would keep both for a minute and a half.
+    """
+    from azure.storage.blob import LinearRetry  # noqa: PLC0415 - at the first use, like all of the SDK
+
+    retries = LinearRetry(backoff=1, retry_total=2, random_jitter_range=1)
+    return blob_service(
+        parse_storage(DATA_STORAGE, environment), retry_policy=retries, connection_timeout=5, read_timeout=15
+    )

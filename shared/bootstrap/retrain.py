@@ -1,0 +1,45 @@
+"""Builds the retrain app."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from shared.adapters.blob_container import BlobContainerDependency
+from shared.adapters.connections import blob_service, parse_storage
+from shared.adapters.postgres import parse_postgres
+from shared.bootstrap.parts import BUILDING, DATABASE, configured
+from shared.ports.probes import Dependency
+from shared.settings import RetrainSettings
+
+HOST_STORAGE = "AzureWebJobsStorage"
+HOST_CONTAINER = "azure-webjobs-hosts"
+"""Where the Functions host keeps its locks and schedules; it is there as soon as a host has run once."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainApp:
+    """Parts of the retrain app."""
+
+    dependencies: tuple[Dependency, ...]
+
+
+def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
+    """Build the retrain app; raises as `build_score_app`. Its timers need the host's own storage before all else."""
+    configured(RetrainSettings, environment)
+    parse_postgres(DATABASE, environment)  # nothing of it is used before training is; what is wrong shows now
+    hosts = blob_service(parse_storage(HOST_STORAGE, environment)).get_container_client(HOST_CONTAINER)
+    return RetrainApp((BlobContainerDependency(hosts),))
+
+
+def retrain_app() -> RetrainApp:
+    """The retrain app of this process."""
+    with BUILDING:
+        return _retrain_app()
+
+
+@cache
+def _retrain_app() -> RetrainApp:
+    return build_retrain_app(os.environ)
