@@ -33,12 +33,14 @@ class PostgresOutbox:
         self._session = session
 
     def drain(self, limit: int, send: Callable[[Sequence[OutboxEntry]], None]) -> int:
-        """Send the oldest entries under the lock, remove them, and commit."""
+        """Send the oldest entries under the lock, remove them, and commit; no table is locked while they are sent."""
         with translated("draining the outbox"), self._session.transaction() as connection:
             held = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK]).fetchone()
             if held is None or not held[0]:
                 return 0
-            entries = [OutboxEntry(*row) for row in connection.execute(_OLDEST, [limit], binary=True)]
+            # Rolled back to the savepoint, so that nothing is locked that a migration wants while the stream is slow.
+            with connection.transaction(force_rollback=True):
+                entries = [OutboxEntry(*row) for row in connection.execute(_OLDEST, [limit], binary=True)]
             if entries:
                 send(entries)
                 connection.execute(

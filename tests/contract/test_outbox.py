@@ -107,3 +107,14 @@ def test_a_connection_that_is_lost_is_a_passing_fault_and_loses_nothing(session:
     with pytest.raises(Transient):
         outbox.drain(4, lambda _: session.connection.pgconn.finish())
     assert len(drained(outbox, 100)) == len(DECIDED)
+
+
+def test_a_migration_need_not_wait_for_the_stream(waiting: MigratedDatabase, session: PostgresSession) -> None:
+    def migrate(_: Sequence[OutboxEntry]) -> None:
+        with psycopg.connect(waiting.dsn) as connection:
+            connection.execute("SET LOCAL lock_timeout = '200ms'")
+            for table in ("predictions", "outbox"):
+                connection.execute(f"ALTER TABLE tollgate.{table} ADD COLUMN rehearsal text".encode())
+            connection.rollback()
+
+    assert PostgresOutbox(session).drain(4, migrate) == 4

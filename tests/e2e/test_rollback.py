@@ -57,9 +57,6 @@ N_MOST_MEANWHILE: Final = 2_000
 N_AT_ONCE: Final = 8
 """Requests that ask for readiness together: enough that each of two workers gets some."""
 
-N_MIGRATION_REPEATS: Final = 4
-"""A migration that cannot get its lock at once is run again (docs/schema.md)."""
-
 MIGRATION: Final = f'''"""Revision {NEXT_REVISION}: a column that the next release may fill."""
 
 from __future__ import annotations
@@ -94,8 +91,8 @@ class Release:
     sources: Path
     code: Mapping[str, Code]
 
-    def tollgate(self, twin: Twin, *arguments: str, code: int | None = 0) -> str:
-        """Run the release's own command against the twin; `code` is the exit code it must have, if any."""
+    def tollgate(self, twin: Twin, *arguments: str, code: int = 0) -> str:
+        """Run the release's own command against the twin; `code` is the exit code it must have."""
         done = subprocess.run(
             [sys.executable, "-m", "twin.cli", *arguments],
             cwd=self.sources,
@@ -107,16 +104,12 @@ class Release:
             timeout=60,
             check=False,
         )
-        assert code is None or done.returncode == code, done.stdout
+        assert done.returncode == code, done.stdout
         return done.stdout
 
     def prepare_database(self, twin: Twin) -> str:
         """What a deployment does before it publishes a package, in its order; returns what migrating printed."""
-        printed = self.tollgate(twin, "db", "upgrade", code=None)
-        for _ in range(N_MIGRATION_REPEATS):
-            if "lock timeout" not in printed:  # who holds the lock goes first, and the migration is run again
-                break
-            printed = self.tollgate(twin, "db", "upgrade", code=None)
+        printed = self.tollgate(twin, "db", "upgrade")
         self.tollgate(twin, "db", "grants")
         self.tollgate(twin, "db", "partitions")
         return printed
@@ -257,7 +250,7 @@ def run_release(twin: Twin, release: Release) -> None:
 
 
 def wait_ready(twin: Twin) -> None:
-    """Wait until all of several requests at once are told that both apps are ready: one alone asks one worker of two."""
+    """Wait until several requests at once are all told that both apps are ready: one alone asks one worker of two."""
     with ThreadPoolExecutor(max_workers=N_AT_ONCE) as pool:
         for app in DECIDING:
             asked = [app] * N_AT_ONCE
