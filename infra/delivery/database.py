@@ -39,7 +39,7 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.-]+")
 def schema_digest(folder: Path = SCHEMA) -> str:
     """Return a digest of the migrations: another one means that the database has to be brought up again."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in {".py", ".sql"}):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

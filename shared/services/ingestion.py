@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from shared.domain.errors import BrokenInvariant, InvalidInput, TollgateError, Transient, UnknownEventType
+from shared.domain.errors import InvalidInput, TollgateError, UnknownEventType
 from shared.domain.event import DeadLetter, StreamEvent, parse_object
 from shared.domain.labels import LABEL_TYPE, Label, parse_label
 from shared.domain.probe import PROBE_TYPE, Probe, ProbeReceipt
@@ -22,12 +22,17 @@ from shared.domain.transaction import TRANSACTION_TYPE, Acceptance, Transaction,
 from shared.ports.clock import Clock
 from shared.ports.letters import DeadLetters
 from shared.ports.probes import ProbeReceipts
-from shared.services.labelling import Labelling, LabelOutcome
-from shared.services.scoring import Refused, Scoring
+from shared.services.halving import halved
+from shared.services.labelling import Labelling, LabelOutcome, LabelVerdict
+from shared.services.scoring import Decided, Refused, Scoring, Verdict
 
 _log = logging.getLogger(__name__)
 
 _TYPES = f"{TRANSACTION_TYPE}, {LABEL_TYPE} or {PROBE_TYPE}"
+
+
+type _Fault = tuple[StreamEvent, Exception]
+"""An event that cannot be used, and why; it is the event's own fault if the error is an `InvalidInput`."""
 
 
 @dataclass(slots=True)
@@ -97,17 +102,17 @@ class Ingestion:
         """
         batch = self._sort(events)
         outcome = IngestOutcome()
-        faults: list[tuple[StreamEvent, Exception]] = [*batch.unusable]
-        broken: list[tuple[StreamEvent, Exception]] = []
-        self._decide(batch.transactions, outcome, faults, broken)
-        self._label(batch.labels, outcome, faults, broken)
+        faults: list[_Fault] = [*batch.unusable]
+        faults += self._decide(batch.transactions, outcome)
+        faults += self._label(batch.labels, outcome)
+        broken = [error for _, error in faults if not isinstance(error, InvalidInput)]
         if len(broken) > 1 and 2 * len(broken) > len(events):
-            raise broken[0][1]
+            raise broken[0]
         for event, probe in batch.probes:
             first = self._receipts.record(ProbeReceipt.of(probe, event, self._clock.now_us()))
             outcome.probes += first
             outcome.repeated += not first
-        for event, error in (*faults, *broken):
+        for event, error in faults:
             self._bury(event, error)
             outcome.dead_lettered += 1
         return outcome
@@ -134,67 +139,39 @@ class Ingestion:
                 batch.unusable.append((event, error))
         return batch
 
-    def _decide(
-        self,
-        items: list[tuple[StreamEvent, Transaction]],
-        outcome: IngestOutcome,
-        faults: list[tuple[StreamEvent, Exception]],
-        broken: list[tuple[StreamEvent, Exception]],
-    ) -> None:
-        """Decide transactions; halve a batch that fails for an unknown reason."""
-        if not items:
-            return
-        try:
-            verdicts = self._scoring.decide([transaction for _, transaction in items])
-        except Transient:
-            raise
-        except Exception as error:  # noqa: BLE001 - unclassified: found by halving, then logged, buried or raised again
-            if len(items) == 1:
-                broken.append((items[0][0], error))
-                return
-            middle = len(items) // 2
-            self._decide(items[:middle], outcome, faults, broken)
-            self._decide(items[middle:], outcome, faults, broken)
-            return
-        for (event, _), verdict in zip(items, verdicts, strict=True):
-            if isinstance(verdict, Refused):
-                into = broken if isinstance(verdict.error, BrokenInvariant) else faults
-                into.append((event, verdict.error))
-            else:
+    def _decide(self, items: Sequence[tuple[StreamEvent, Transaction]], outcome: IngestOutcome) -> list[_Fault]:
+        """Decide transactions; a batch that fails for an unknown reason is halved."""
+
+        def decide(part: Sequence[tuple[StreamEvent, Transaction]]) -> Sequence[Verdict | Exception]:
+            return self._scoring.decide([transaction for _, transaction in part])
+
+        faults: list[_Fault] = []
+        for (event, _), verdict in zip(items, halved(items, decide, _itself, Exception), strict=True):
+            if isinstance(verdict, Decided):
                 outcome.decided += not verdict.repeated
                 outcome.repeated += verdict.repeated
+            else:
+                faults.append((event, verdict.error if isinstance(verdict, Refused) else verdict))
+        return faults
 
-    def _label(
-        self,
-        items: list[tuple[StreamEvent, Label]],
-        outcome: IngestOutcome,
-        faults: list[tuple[StreamEvent, Exception]],
-        broken: list[tuple[StreamEvent, Exception]],
-    ) -> None:
-        """Record labels; halve a batch that fails for an unknown reason or meets a broken invariant."""
-        if not items:
-            return
-        try:
-            verdicts = self._labelling.record([label for _, label in items])
-        except Transient:
-            raise
-        except Exception as error:  # noqa: BLE001 - as for transactions
-            if len(items) == 1:
-                broken.append((items[0][0], error))
-                return
-            middle = len(items) // 2
-            self._label(items[:middle], outcome, faults, broken)
-            self._label(items[middle:], outcome, faults, broken)
-            return
-        counts = Counter(verdict.outcome for verdict in verdicts)
+    def _label(self, items: Sequence[tuple[StreamEvent, Label]], outcome: IngestOutcome) -> list[_Fault]:
+        """Record labels; a batch that fails for an unknown reason, or meets a broken invariant, is halved."""
+
+        def record(part: Sequence[tuple[StreamEvent, Label]]) -> Sequence[LabelVerdict | Exception]:
+            return self._labelling.record([label for _, label in part])
+
+        faults: list[_Fault] = []
+        counts: Counter[LabelOutcome] = Counter()
+        for (event, _), verdict in zip(items, halved(items, record, _itself, Exception), strict=True):
+            error = verdict if isinstance(verdict, Exception) else verdict.error
+            if error is not None:
+                faults.append((event, error))
+            elif isinstance(verdict, LabelVerdict):
+                counts[verdict.outcome] += 1
         outcome.labelled += counts[LabelOutcome.RECORDED] + counts[LabelOutcome.WAITING]
         outcome.waiting += counts[LabelOutcome.WAITING]
         outcome.repeated += counts[LabelOutcome.REPEATED]
-        faults += [
-            (event, verdict.error)
-            for (event, _), verdict in zip(items, verdicts, strict=True)
-            if verdict.error is not None
-        ]
+        return faults
 
     def _bury(self, event: StreamEvent, error: Exception) -> None:
         """Keep a dead letter with the field and the rule, or with what broke."""
@@ -209,3 +186,7 @@ class Ingestion:
                 extra={"hub": event.hub, "partition": event.partition, "sequence_number": event.sequence_number},
             )
         self._dead_letters.put(DeadLetter(event, field_name, rule, self._clock.now_us()))
+
+
+def _itself(_item: object, error: Exception) -> Exception:
+    return error

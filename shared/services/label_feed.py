@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.labels import Label
+from shared.services.halving import halved
 from shared.services.labelling import Labelling, LabelOutcome, LabelVerdict
 
 _log = logging.getLogger(__name__)
@@ -31,17 +32,11 @@ def take_rows(labelling: Labelling, rows: Sequence[LabelRow]) -> list[LabelVerdi
     Raises:
         Transient: Nothing, some or all of the labels may have been recorded; taking the rows again is safe.
     """
-    recorded = iter(_bisect(labelling, [row for row in rows if isinstance(row, Label)]))
+    labels = [row for row in rows if isinstance(row, Label)]
+    recorded = iter(halved(labels, labelling.record, _refuse, BrokenInvariant))
     return [next(recorded) if isinstance(row, Label) else LabelVerdict(LabelOutcome.REFUSED, row) for row in rows]
 
 
-def _bisect(labelling: Labelling, labels: list[Label]) -> list[LabelVerdict]:
-    """Record labels; those that meet a broken invariant are narrowed down."""
-    try:
-        return labelling.record(labels)
-    except BrokenInvariant as error:
-        if len(labels) == 1:
-            _log.exception("a label cannot be recorded", extra={"transaction_id": labels[0].transaction_id})
-            return [LabelVerdict(LabelOutcome.REFUSED, error)]
-    middle = len(labels) // 2
-    return _bisect(labelling, labels[:middle]) + _bisect(labelling, labels[middle:])
+def _refuse(label: Label, error: BrokenInvariant) -> LabelVerdict:
+    _log.error("a label cannot be recorded", exc_info=error, extra={"transaction_id": label.transaction_id})
+    return LabelVerdict(LabelOutcome.REFUSED, error)

@@ -33,6 +33,7 @@ from shared.ports.clock import Clock
 from shared.ports.ledger import DecidingWork, Ledger
 from shared.ports.models import Scorer, Scorers
 from shared.services.entity_work import EntityWork, EntityWorks
+from shared.services.halving import halved
 from shared.services.stages import StageTimes
 
 _log = logging.getLogger(__name__)
@@ -134,24 +135,12 @@ class Scoring:
             for (identifier, digest), claim in claims.items():
                 if (identifier, digest) not in verdicts:
                     batch.setdefault(identifier, claim)
-            found = self._bisect(list(batch.values()))
-            verdicts |= {(identifier, batch[identifier].digest): verdict for identifier, verdict in found.items()}
+            found = halved(list(batch.values()), self._decide, _refuse, BrokenInvariant)
+            verdicts |= {(name, claim.digest): one for (name, claim), one in zip(batch.items(), found, strict=True)}
         return verdicts
 
-    def _bisect(self, claims: list[Claim]) -> dict[TransactionId, Verdict]:
-        """Decide claims with unique ids; those that break an invariant are narrowed down."""
-        try:
-            return self._decide(claims)
-        except BrokenInvariant as error:
-            if len(claims) == 1:
-                transaction_id = claims[0].transaction.transaction_id
-                _log.exception("a transaction cannot be decided", extra={"transaction_id": transaction_id})
-                return {transaction_id: Refused(transaction_id, error)}
-        middle = len(claims) // 2
-        return self._bisect(claims[:middle]) | self._bisect(claims[middle:])
-
-    def _decide(self, claims: list[Claim]) -> dict[TransactionId, Verdict]:
-        """One unit of work."""
+    def _decide(self, claims: Sequence[Claim]) -> list[Verdict]:
+        """One unit of work, on claims with unique ids."""
         scorer = self._scorers.current()
         self._mark("")
         with self._ledger.deciding(scorer.view) as work:
@@ -159,12 +148,11 @@ class Scoring:
             self._mark("claim")
             fresh = [claim.transaction for claim in claims if claim.transaction.transaction_id in claimed.fresh]
             decided = self._decide_fresh(work, claimed, scorer, fresh) if fresh else {}
-        verdicts: dict[TransactionId, Verdict] = {}
+        verdicts: list[Verdict] = []
         for transaction, digest in claims:
             identifier = transaction.transaction_id
-            verdicts[identifier] = decided.get(identifier) or _of_repeat(
-                identifier, digest, claimed.repeats[identifier]
-            )
+            verdict = decided.get(identifier) or _of_repeat(identifier, digest, claimed.repeats[identifier])
+            verdicts.append(verdict)
         return verdicts
 
     def _decide_fresh(
@@ -282,6 +270,13 @@ def fold_transaction(
         for place, label in enumerate(labels, start=1)
     ]
     return row, versions
+
+
+def _refuse(claim: Claim, error: BrokenInvariant) -> Verdict:
+    """The verdict on a transaction that breaks an invariant when it is decided alone."""
+    transaction_id = claim.transaction.transaction_id
+    _log.error("a transaction cannot be decided", exc_info=error, extra={"transaction_id": transaction_id})
+    return Refused(transaction_id, error)
 
 
 def _of_repeat(transaction_id: TransactionId, digest: bytes, repeat: Repeat) -> Verdict:

@@ -108,7 +108,9 @@ def test_the_digest_follows_the_migrations(tmp_path: Path) -> None:
     (tmp_path / "versions" / "b.py").write_text("1", encoding="utf-8")
     assert schema_digest(tmp_path) != first
     (tmp_path / "versions" / "b.py").rename(tmp_path / "versions" / "c.py")
-    assert len({first, schema_digest(tmp_path)}) == 2
+    renamed = schema_digest(tmp_path)
+    (tmp_path / "versions" / "c.sql").write_text("SELECT 1", encoding="utf-8")
+    assert len({first, renamed, schema_digest(tmp_path)}) == 3
 
 
 def test_the_database_is_brought_up_when_anything_about_it_changed() -> None:
