@@ -524,7 +524,7 @@ NOTIFICATIONS: Final = Table(
     "notifications",
     METADATA,
     _id("notification_id"),
-    _text("channel", "mail, slack, webhook"),
+    _text("channel", "page, mail, slack, webhook"),
     _key("dedup_key", "the same key is told once"),
     _small("severity", "0 critical, 1 error, 2 warning, 3 information"),
     _text("title"),

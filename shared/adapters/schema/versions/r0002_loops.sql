@@ -108,7 +108,7 @@ CREATE TABLE tollgate.notifications (
 );
 CREATE INDEX ix_notifications_next_at_us ON tollgate.notifications (next_at_us) WHERE status = 'waiting';
 COMMENT ON TABLE tollgate.notifications IS 'What people are told, once for each channel and key';
-COMMENT ON COLUMN tollgate.notifications.channel IS 'mail, slack, webhook';
+COMMENT ON COLUMN tollgate.notifications.channel IS 'page, mail, slack, webhook';
 COMMENT ON COLUMN tollgate.notifications.dedup_key IS 'the same key is told once';
 COMMENT ON COLUMN tollgate.notifications.severity IS '0 critical, 1 error, 2 warning, 3 information';
 COMMENT ON COLUMN tollgate.notifications.evidence IS 'the numbers that led to it, without identifiers';
