@@ -24,7 +24,7 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= 2
 CHAOS_SEEDS ?= 20
 
-.PHONY: help setup demo test check bench chaos clean lock format twin-setup infra-setup
+.PHONY: help setup demo test check bench chaos outages clean lock format twin-setup infra-setup
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ lock: $(PY) ## Resolve the pins again (requirements/*.txt, functions/*/requireme
 
 chaos: setup ## Kill writers and the database under load, seed after seed (CHAOS_SEEDS, default 20; about 10 min)
 	@$(PY) -m tests.chaos --seeds $(CHAOS_SEEDS)
+
+outages: setup ## Take away each thing that ingest depends on for minutes, under traffic (about 15 min)
+	@$(PY) -m tests.outages
 
 clean: ## Stop this checkout's twin; remove its state, build results and caches (keeps .venv and node_modules)
 	@if [ -x $(VENV)/bin/tollgate ] && [ -d .tollgate ]; then $(VENV)/bin/tollgate down; fi
