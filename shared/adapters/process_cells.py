@@ -49,6 +49,11 @@ class ProcessCells:
                 self._cells = self._mapped()
             self._cells[place] += amount
 
+    def own(self) -> Sequence[float]:
+        """What this process counted so far."""
+        with self._lock:
+            return [0.0] * self._n_cells if self._cells is None else list(self._cells)
+
     def totals(self) -> Sequence[float]:
         """Sums over the files of all processes; files of another size belong to another release and are left out."""
         sums = [0.0] * self._n_cells

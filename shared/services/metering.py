@@ -8,6 +8,8 @@ Names of the first six families are those of the origin documents.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ from shared.domain.decision import Outcome
 
 class Cells(Protocol):
     """A row of numbers of this process; safe to use from several threads."""
+
+    def own(self) -> Sequence[float]:
+        """Each cell's sum in this process."""
+        ...
 
     def add(self, place: int, amount: float) -> None:
         """Add to one cell."""
@@ -94,6 +100,22 @@ UNITS: Final = Family(
     "tollgate_unit_transactions", "Transactions in a unit of work.", {}, (1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
 STAGE_SECONDS: Final = Family("tollgate_stage_seconds_total", "Time spent in the stages of a unit.", {"stage": STAGES})
+EVENTS: Final = Family(
+    "tollgate_events_total",
+    "Events taken off the stream, by what became of them.",
+    {"result": ("decided", "labelled", "probe", "repeated", "dead_lettered")},
+)
+STREAM_LAG: Final = Family(
+    "tollgate_stream_lag_seconds",
+    "From the hub's acceptance of an event to its durable effect.",
+    {},
+    (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 7200.0),
+)
+REPLAYS: Final = Family(
+    "tollgate_replays_total",
+    "Stored decisions that were decided again, by what came of it.",
+    {"verdict": ("equal", "different", "unchecked")},
+)
 
 FAMILIES: Final = (
     REQUESTS,
@@ -106,6 +128,9 @@ FAMILIES: Final = (
     OVERLOADS,
     UNITS,
     STAGE_SECONDS,
+    EVENTS,
+    STREAM_LAG,
+    REPLAYS,
 )
 
 _PLACES: Final[dict[tuple[str, tuple[str, ...]], int]] = {}
@@ -116,6 +141,10 @@ for _family in FAMILIES:
         _width += _family.width
 N_CELLS: Final = _width
 """Cells of all families."""
+LAYOUT: Final = hashlib.sha256(
+    json.dumps([[f.name, sorted(f.labels), f.combinations(), f.buckets] for f in FAMILIES]).encode()
+).hexdigest()[:16]
+"""What the cells mean: rows of cells can be added up only if they have it in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,23 +187,31 @@ class Meters:
         self._cells.add(place + len(family.buckets) + 1, value)
 
     def samples(self, family: Family) -> Iterator[Sample]:
-        """All totals of one family, as Prometheus wants them: buckets add up from the lowest."""
-        totals = self._cells.totals()
-        names = tuple(family.labels)
-        for combination in family.combinations():
-            labels = tuple(zip(names, combination, strict=True))
-            place = _PLACES[family.name, combination]
-            if not family.buckets:
-                yield Sample(family.name, labels, totals[place])
-                continue
-            count = 0.0
-            for bound, cell in zip(
-                (*map(str, family.buckets), "+Inf"), range(place, place + family.width), strict=False
-            ):
-                count += totals[cell]
-                yield Sample(f"{family.name}_bucket", (*labels, ("le", bound)), count)
-            yield Sample(f"{family.name}_sum", labels, totals[place + family.width - 1])
-            yield Sample(f"{family.name}_count", labels, count)
+        """All totals of one family on this machine."""
+        return samples(family, self._cells.totals())
+
+
+def samples(family: Family, totals: Sequence[float], **labels: str) -> Iterator[Sample]:
+    """All totals of one family, as Prometheus wants them: buckets add up from the lowest.
+
+    Args:
+        family: One of `FAMILIES`.
+        totals: A row of `N_CELLS` cells.
+        labels: Said of every sample besides the family's own labels.
+    """
+    names, said = tuple(family.labels), tuple(labels.items())
+    for combination in family.combinations():
+        pairs = (*said, *zip(names, combination, strict=True))
+        place = _PLACES[family.name, combination]
+        if not family.buckets:
+            yield Sample(family.name, pairs, totals[place])
+            continue
+        count = 0.0
+        for bound, cell in zip((*map(str, family.buckets), "+Inf"), range(place, place + family.width), strict=False):
+            count += totals[cell]
+            yield Sample(f"{family.name}_bucket", (*pairs, ("le", bound)), count)
+        yield Sample(f"{family.name}_sum", pairs, totals[place + family.width - 1])
+        yield Sample(f"{family.name}_count", pairs, count)
 
 
 def note_unit(meters: Meters, count: int, stages: Mapping[str, float]) -> None:
