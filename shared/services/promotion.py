@@ -9,17 +9,42 @@ matured window, of which neither has learnt anything. A check that could not be 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
-from shared.domain.bundle import bundle_digest, open_bundle
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.domain.bundle import Bundle, bundle_digest, open_bundle
 from shared.domain.bundle_manifest import MANIFEST
 from shared.domain.errors import BrokenInvariant
-from shared.domain.feature_columns import LabelColumns, TransactionColumns
-from shared.domain.promotion import Check, CheckName, GateRules, Verdict
+from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
+from shared.domain.promotion import FLOORS, CheckName, GateRules, Verdict, Window
+from shared.domain.promotion_comparison import Scores
+from shared.domain.promotion_evidence import places_of, window_of
+from shared.domain.training_model import Rows
+from shared.domain.training_split import CALIBRATION, TEST, TRAIN, targets_as_of
 from shared.domain.tree_budget import TREE_BUDGET, TreeBudget
 from shared.ports.models import Graph, Trainer
+from shared.services.promotion_findings import Findings
+from shared.services.promotion_history import History, check_data, check_labels, check_metrics, check_spans
+from shared.services.promotion_model import OpenedModel, check_forms, check_reproduction, open_model
+from shared.services.promotion_performance import (
+    Performance,
+    advice_of,
+    check_canaries,
+    check_comparison,
+    check_probabilities,
+    check_selection,
+    judged_window,
+    performance_of,
+)
 
 type Progress = Callable[[str, float], None]
 """Told the step's name and how much of it is done, 0 to 1."""
+
+type LoadGraph = Callable[[bytes, int], Graph]
+
+_SPANS = frozenset({TRAIN, CALIBRATION, TEST})
 
 
 def judge(
@@ -31,17 +56,19 @@ def judge(
     as_of_us: int,
     rules: GateRules,
     trainer: Trainer,
-    load_graph: Callable[[bytes, int], Graph],
+    load_graph: LoadGraph,
     expected_digest: str | None = None,
     budget: TreeBudget = TREE_BUDGET,
     progress: Progress = lambda _step, _share: None,
 ) -> Verdict:
     """Judge a challenger. A bad one is a verdict, never an exception.
 
+    Deterministic: the same bytes, history, rules and libraries give the same document.
+
     Args:
         challenger: Its files by name, as they are stored.
         champion: The files of the one in service; None if there is none yet.
-        transactions: History of all entities concerned, in any order.
+        transactions: History of all entities concerned, in any order, as far back as both models' features reach.
         labels: All labels of it.
         as_of_us: What was known by then is used, microseconds since 1970 UTC.
         rules: By which it is judged.
@@ -50,30 +77,155 @@ def judge(
         expected_digest: What the challenger was announced as.
         budget: What a bundle may cost.
         progress: Told what is going on.
+
+    Raises:
+        BrokenInvariant: The champion cannot be opened, or the columns do not fit together; the challenger is not to
+            blame.
     """
     progress("opening", 0.0)
-    digest = expected_digest or bundle_digest(challenger.get(MANIFEST, b""))
-    facing = None if champion is None else bundle_digest(champion.get(MANIFEST, b""))
-    try:
-        bundle = open_bundle(challenger, expected_digest, budget=budget)
-    except BrokenInvariant as error:
-        opened = Check(CheckName.OPENS, None, None, "every digest, the format and the feature view", False, str(error))
-        return Verdict(digest, facing, "", as_of_us, rules, None, (opened, *_not_judged(CheckName.OPENS, facing)))
-    model = f"{bundle.manifest.name} {bundle.manifest.version}"
-    checks = _not_judged(CheckName.OPENS, facing)
-    return Verdict(digest, facing, model, as_of_us, rules, None, checks)
-
-
-COMPARISONS = frozenset({CheckName.GAIN, CheckName.LOSS, CheckName.SEGMENTS, CheckName.FRESHNESS})
-"""Checks that need a champion."""
-
-
-def _not_judged(because: CheckName, champion: str | None) -> tuple[Check, ...]:
-    """The checks after one that failed: none of them passes."""
-    names = list(CheckName)
-    later = names[names.index(because) + 1 :]
-    return tuple(
-        Check(name, None, None, "to be judged", False, f"not judged, because of: {because}")
-        for name in later
-        if champion is not None or name not in COMPARISONS
+    findings = Findings()
+    theirs = None if champion is None else _champion(champion, load_graph, budget)
+    history = History(transactions, labels, as_of_us, rules)
+    bundle = _opened(challenger, expected_digest, budget, findings)
+    judged = None
+    if bundle is not None:
+        judged = _Judgement(history, findings, trainer, load_graph, progress).of(bundle, theirs)
+    verdict = Verdict(
+        challenger=expected_digest or bundle_digest(challenger.get(MANIFEST, b"")),
+        champion=None if theirs is None else theirs.bundle.digest,
+        model="" if bundle is None else f"{bundle.manifest.name} {bundle.manifest.version}",
+        as_of_us=as_of_us,
+        rules=rules,
+        window=None,
+        checks=findings.finished(compared=theirs is not None),
     )
+    if judged is None:
+        return verdict
+    window, performance = judged
+    return replace(
+        verdict,
+        window=window,
+        frontier=performance.frontier,
+        ceilings=performance.ceilings,
+        advice=() if findings.passed(*FLOORS) else advice_of(performance, rules),
+        floors_unreachable=performance.threshold is None,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Judgement:
+    """One judgement on its way."""
+
+    history: History
+    findings: Findings
+    trainer: Trainer
+    load_graph: LoadGraph
+    progress: Progress
+
+    def of(self, bundle: Bundle, champion: OpenedModel | None) -> tuple[Window, Performance] | None:
+        """Judge a challenger that could be opened: the model, what it learnt from, what it achieves."""
+        history, findings = self.history, self.findings
+        transactions = history.transactions
+        self.progress("model", 0.0)
+        model = open_model(bundle, self.load_graph, findings)
+        if not bundle.manifest.spans.keys() >= _SPANS:
+            findings.add(
+                CheckName.SEPARATION,
+                False,
+                "train, calibration and test are stated",
+                f"the manifest names the spans {', '.join(sorted(bundle.manifest.spans)) or 'none'} only",
+            )
+            return None
+        manifests = (bundle.manifest,) if champion is None else (bundle.manifest, champion.bundle.manifest)
+        targets = targets_as_of(len(transactions.event_time_us), history.labels, history.as_of_us)
+        newest_us = int(transactions.event_time_us[targets.known].max(initial=0))
+        ends = window_of(manifests, newest_us, history.as_of_us, history.rules)
+        check_spans(history, bundle.manifest, None if champion is None else champion.bundle.manifest, ends, findings)
+        check_labels(history, bundle.manifest, ends, findings)
+        self.progress("features", 0.0)
+        vectors = {bundle.view.name: transform_many(bundle.view, transactions, history.labels)}
+        if champion is not None and champion.bundle.view.name not in vectors:
+            view = champion.bundle.view
+            vectors[view.name] = transform_many(view, transactions, history.labels)
+        rows = check_data(history, bundle, vectors[bundle.view.name], findings)
+        if model is None:
+            return None
+        self._learnt(model, rows)
+        places = places_of(transactions, targets.known, *ends)
+        opened = judged_window(history, places, targets.is_fraud, ends, findings)
+        if opened is None:
+            return None
+        window, judged = opened
+        self.progress("scores", 0.0)
+        inside = np.flatnonzero((transactions.event_time_us >= ends[0]) & (transactions.event_time_us < ends[1]))
+        self._selection(model, champion, vectors, inside, targets.known)
+        mine = Scores(*model.scores(vectors[bundle.view.name][places]))
+        features = {name: vectors[bundle.view.name][places, at] for at, name in enumerate(bundle.view.names)}
+        check_canaries(judged, mine.raw, features, history, findings)
+        threshold = bundle.manifest.thresholds.decline
+        check_probabilities(judged, mine.probability, threshold, history.rules, findings)
+        if champion is not None:
+            self.progress("comparison", 0.0)
+            other = Scores(*champion.scores(vectors[champion.bundle.view.name][places]))
+            check_comparison(history, places, judged, (mine, other), findings)
+        return window, performance_of(
+            history, window, places[judged.is_fraud], judged, mine.probability, delay_us=bundle.view.label_delay_us
+        )
+
+    def _learnt(self, model: OpenedModel, rows: dict[str, Rows]) -> None:
+        """Parity on the newest rows, figures and trees again, where the rows are those it was trained on."""
+        holdout = np.concatenate([rows[name].vectors for name in (TEST, CALIBRATION, TRAIN)])
+        if len(holdout):
+            self.progress("parity", 0.0)
+            check_forms(model, self.trainer, holdout, self.findings)
+        if self.findings.passed(CheckName.DATA):
+            self.progress("figures", 0.0)
+            check_metrics(self.history, model, rows, self.findings)
+            self.progress("trees again", 0.0)
+            check_reproduction(model, self.trainer, rows, self.findings)
+
+    def _selection(
+        self,
+        model: OpenedModel,
+        champion: OpenedModel | None,
+        vectors: Mapping[str, NDArray[np.float32]],
+        inside: NDArray[np.intp],
+        known: NDArray[np.bool_],
+    ) -> None:
+        """Whether what either model would decline has outcomes."""
+        suspicious = np.zeros(len(inside), dtype=np.bool_)
+        for one in (model, champion):
+            if one is not None:
+                _, probability = one.scores(vectors[one.bundle.view.name][inside])
+                suspicious |= probability >= one.bundle.manifest.thresholds.decline
+        check_selection(self.history, inside, known[inside], suspicious, self.findings)
+
+
+def _champion(files: Mapping[str, bytes], load_graph: LoadGraph, budget: TreeBudget) -> OpenedModel:
+    """The champion, opened.
+
+    Raises:
+        BrokenInvariant: It cannot be: whoever serves has the same trouble.
+    """
+    findings = Findings()
+    model = open_model(open_bundle(files, budget=budget), load_graph, findings)
+    if model is None:
+        raise BrokenInvariant("the champion cannot be compared with: its trees or its graph cannot be used")
+    return model
+
+
+def _opened(
+    files: Mapping[str, bytes], expected_digest: str | None, budget: TreeBudget, findings: Findings
+) -> Bundle | None:
+    """The challenger's bundle, or None with the reason noted."""
+    required = "all files, every digest, a format and a feature view that this release knows, within the budget"
+    try:
+        bundle = open_bundle(files, expected_digest, budget=budget)
+    except BrokenInvariant as error:
+        findings.add(CheckName.OPENS, False, required, str(error))
+        return None
+    n_bytes = sum(len(data) for data in files.values())
+    findings.add(
+        CheckName.OPENS, True, required, f"{len(files)} files, {n_bytes:,} bytes, format 1, {bundle.view.name}"
+    )
+    return bundle
