@@ -114,6 +114,13 @@ class DecidingSettings(ProbeSettings):
         le=3600,
         description="How often the champion's pointer is looked at, seconds.",
     )
+    meters_flush_s: float = Field(
+        default=10,
+        alias="METERS_FLUSH_S",
+        ge=0.05,
+        le=600,
+        description="How often a process writes what it counted, seconds.",
+    )
 
     @property
     def policy(self) -> Policy:

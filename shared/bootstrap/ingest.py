@@ -15,6 +15,7 @@ from shared.adapters.blob_probes import BlobProbeReceipts
 from shared.adapters.postgres import PostgresConnection, parse_postgres
 from shared.adapters.postgres_readiness import PostgresSchemaDependency
 from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.metering import meters_of
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of
 from shared.domain.feature_view import CARD_V1
 from shared.domain.transaction import ALLOWED_LATENESS_US
@@ -27,6 +28,7 @@ from shared.services.dead_letter_replay import DeadLetterReplay
 from shared.services.dead_lettering import CopiedDeadLetters
 from shared.services.ingestion import Ingestion
 from shared.services.labelling import Labelling
+from shared.services.metering_decisions import MeteredScoring
 from shared.services.readiness import ChampionDependency
 from shared.services.scoring import Scoring
 from shared.settings import IngestSettings
@@ -53,8 +55,9 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     source = champion(service, settings)
     ledger, turn = ledger_of(where, "ingest"), Lock()
     labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
+    meters = meters_of("ingest", where, settings.meters_flush_s, clock)
     ingestion = Ingestion(
-        Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock),
+        MeteredScoring(ledger, source, meters, policy=settings.policy, keys=settings.key_ring, clock=clock),
         labelling,
         receipts=BlobProbeReceipts(probes),
         dead_letters=CopiedDeadLetters(_dead_letters(where), BlobDeadLetters(copies)),
@@ -64,7 +67,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     )
     source.start()
     return IngestApp(
-        taking=IngestParts(ingestion, turn),
+        taking=IngestParts(ingestion, turn, meters, clock),
         labels=LabelRoutes(labelling, turn, clock),
         leaving=_leaving(where, settings.decisions_hub, environment),
         dependencies=(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from shared.adapters.blob_probes import BlobProbeReceipts
 from shared.adapters.postgres import PostgresConnection, parse_postgres
 from shared.adapters.postgres_readiness import PostgresSchemaDependency
-from shared.adapters.process_cells import ProcessCells, shared_folder
 from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.metering import meters_of
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of, load_scorer
 from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
 from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
@@ -24,7 +24,7 @@ from shared.entrypoints.wire_cors import Cors, parse_origins
 from shared.ports.clock import Clock
 from shared.ports.probes import Dependency, ProbeReceipts
 from shared.services.batching import Batching, BatchLimits
-from shared.services.metering import N_CELLS, Meters, note_unit
+from shared.services.metering import REPLAYS, Meters, note_unit
 from shared.services.readiness import ChampionDependency
 from shared.services.replaying import Replay, Replaying
 from shared.services.scoring import Scoring
@@ -57,7 +57,7 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
     service, where, clock = data_storage(environment), parse_postgres(DATABASE, environment), SystemClock()
     probes = service.get_container_client(settings.probes_container)
     source = champion(service, settings)
-    meters = Meters(ProcessCells(shared_folder("score"), N_CELLS))
+    meters = meters_of("score", where, settings.meters_flush_s, clock)
     front = Front(meters, Cors(parse_origins(settings.cors_origins)))
     batching = Batching(
         lambda stages: _scoring(settings, where, source, clock, stages),
@@ -71,7 +71,7 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
         front=front,
         source=source,
         stored=_stored_decisions(where),
-        replay=_replay(service, settings),
+        replay=_replay(service, settings, meters),
         version=_version(),
     )
     # In the background from now on, so that the model is read while the first request is taken in.
@@ -112,7 +112,7 @@ def _stored_decisions(where: PostgresConnection) -> StoredDecisions:
     return PostgresDecisions(where, "score")
 
 
-def _replay(service: BlobServiceClient, settings: DecidingSettings) -> ReplayOne:
+def _replay(service: BlobServiceClient, settings: DecidingSettings, meters: Meters) -> ReplayOne:
     """Replays a decision from its canonical bytes; one after the other, because the archive is for one thread."""
     from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
     from shared.adapters.bundle_archive import BundleArchive  # noqa: PLC0415
@@ -122,7 +122,9 @@ def _replay(service: BlobServiceClient, settings: DecidingSettings) -> ReplayOne
 
     def replay(data: bytes) -> Replay:
         with turn:
-            return replaying.replay_records([data])[0]
+            replayed = replaying.replay_records([data])[0]
+        meters.count(REPLAYS, replayed.verdict.value)
+        return replayed
 
     return replay
 

@@ -17,7 +17,10 @@ from typing import cast
 import azure.functions as func
 
 from shared.domain.event import StreamEvent
+from shared.ports.clock import Clock
 from shared.services.ingestion import Ingestion
+from shared.services.metering import Meters
+from shared.services.metering_decisions import note_events
 from shared.telemetry import log_context, with_fields
 
 _log = logging.getLogger(__name__)
@@ -30,10 +33,14 @@ class IngestParts:
     Attributes:
         ingestion: The use case; its ledger is for one thread at a time.
         turn: Held while a batch is taken: the worker runs batches of several partitions in threads.
+        meters: Counts what was taken.
+        clock: Says how long an event was under way.
     """
 
     ingestion: Ingestion
     turn: Lock
+    meters: Meters
+    clock: Clock
 
 
 def receive(batch: Sequence[func.EventHubEvent], parts: IngestParts) -> None:
@@ -48,6 +55,7 @@ def receive(batch: Sequence[func.EventHubEvent], parts: IngestParts) -> None:
     with log_context(hub=events[0].hub, partition=events[0].partition):
         with parts.turn:
             outcome = parts.ingestion.take(events)
+        note_events(parts.meters, events, outcome, parts.clock.now_us())
         _log.info(with_fields("batch received", events=len(events), **asdict(outcome)))
 
 

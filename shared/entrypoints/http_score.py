@@ -21,7 +21,7 @@ from shared.entrypoints.problems import describe, problem_document, problem_resp
 from shared.entrypoints.wire_decision import Document, decision_document, encode
 from shared.ports.clock import Clock
 from shared.services.batching import Answered, Batching
-from shared.services.metering import CONFIDENCE, LATENCY, PREDICTIONS, REPEATS
+from shared.services.metering_decisions import note_decided
 from shared.services.scoring import Decided, Refused, Verdict
 from shared.telemetry import with_fields
 
@@ -141,14 +141,9 @@ class ScoreRoutes:
                 with_fields("not decided", transaction_id=verdict.transaction_id, error=type(verdict.error).__name__)
             )
             return
-        record, meters = verdict.record, self._front.meters
+        note_decided(self._front.meters, verdict, sum(stages.values()))
+        record = verdict.record
         outcome, score = record.decision.outcome.value, record.decision.score
-        if verdict.repeated:
-            meters.count(REPEATS)
-        else:
-            meters.count(PREDICTIONS, outcome)
-            meters.record(CONFIDENCE, max(score.probability, 1.0 - score.probability))
-            meters.record(LATENCY, sum(stages.values()))
         if _log.isEnabledFor(logging.INFO):
             _log.info(
                 with_fields(

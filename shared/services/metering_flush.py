@@ -59,7 +59,7 @@ class MeterFlush:
         """Write a last time; later calls do nothing."""
         if not self._stopping.is_set():
             self._stopping.set()
-            self.flush()
+            self._attempt()
 
     def flush(self) -> bool:
         """Write what was counted, if anything was since the last time; returns whether it was written."""
@@ -101,7 +101,10 @@ class MeterFlush:
 
     def _run(self, interval_s: float) -> None:
         while not self._stopping.wait(interval_s):
-            try:
-                self.flush()
-            except Exception:  # noqa: BLE001 - a thread's outermost line; counting must not end because of one failure
-                _log.exception("counts cannot be written")
+            self._attempt()
+
+    def _attempt(self) -> None:
+        try:
+            self.flush()
+        except Exception:  # noqa: BLE001 - the outermost line of a thread and of the end of the process
+            _log.exception("counts cannot be written")

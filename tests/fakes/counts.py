@@ -5,6 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shared.ports.metering import AppCounts, CountsRow
+from shared.services.metering import N_CELLS
+
+
+class FakeCells:
+    """Cells in memory."""
+
+    def __init__(self, width: int = N_CELLS) -> None:
+        self.cells = [0.0] * width
+
+    def add(self, place: int, amount: float) -> None:
+        self.cells[place] += amount
+
+    def own(self) -> Sequence[float]:
+        return list(self.cells)
+
+    def totals(self) -> Sequence[float]:
+        return self.own()
 
 
 class FakeCounts:

@@ -19,6 +19,7 @@ _DECIDING = {
     "REVIEW_THRESHOLD": "0.3",
     "MODELS_CONTAINER": "models",
     "CHAMPION_POLL_S": "10",
+    "METERS_FLUSH_S": "10",
 }
 _OWN: Mapping[str, Mapping[str, str]] = {
     "score": {

@@ -18,7 +18,9 @@ from shared.services import probing
 from shared.services.dead_lettering import CopiedDeadLetters
 from shared.services.ingestion import Ingestion
 from shared.services.labelling import Labelling
+from shared.services.metering import EVENTS, STREAM_LAG, Meters
 from shared.services.scoring import Scoring
+from tests.fakes.counts import FakeCells
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.outbox import FakeOutbox, FakePublisher
 from tests.fakes.probes import FakeClock, FakeDeadLetters, FakeDependency, FakeProbeReceipts
@@ -37,6 +39,7 @@ def parts(
     receipts: FakeProbeReceipts | None = None,
     dead_letters: DeadLetters | None = None,
     clock: FakeClock | None = None,
+    meters: Meters | None = None,
 ) -> eventhub_ingest.IngestParts:
     moment, ledger = clock or FakeClock(), FakeLedger()
     ingestion = Ingestion(
@@ -48,7 +51,7 @@ def parts(
         currency="EUR",
         lateness_us=None,
     )
-    return eventhub_ingest.IngestParts(ingestion, Lock())
+    return eventhub_ingest.IngestParts(ingestion, Lock(), meters or Meters(FakeCells()), moment)
 
 
 def body(response: func.HttpResponse) -> Any:
@@ -63,6 +66,15 @@ def message(raw: bytes, sequence: int = 3) -> func.EventHubEvent:
         sequence_number=sequence,
         offset="900",
     )
+
+
+def test_a_batch_is_counted_with_how_long_it_was_under_way() -> None:
+    meters, clock = Meters(FakeCells()), FakeClock(1_767_225_602_123_456)  # two seconds after it was enqueued
+    eventhub_ingest.receive([message(b"{}"), message(b"[]", 4)], parts(clock=clock, meters=meters))
+    counted = {sample.labels: sample.value for sample in meters.samples(EVENTS)}
+    assert counted[(("result", "dead_lettered"),)] == 2
+    assert sum(counted.values()) == 2
+    assert [sample.value for sample in meters.samples(STREAM_LAG)][-2:] == [4.0, 2.0]
 
 
 def test_live_asks_nobody() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -12,41 +11,20 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import Transient
 from shared.services.metering_flush import MeterFlush
-from tests.fakes.counts import FakeCounts
-
-
-class Cells:
-    def __init__(self, width: int = 2) -> None:
-        self.cells = [0.0] * width
-
-    def add(self, place: int, amount: float) -> None:
-        self.cells[place] += amount
-
-    def own(self) -> Sequence[float]:
-        return list(self.cells)
-
-    def totals(self) -> Sequence[float]:
-        return self.own()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.us = 1_000_000
-
-    def now_us(self) -> int:
-        return self.us
+from tests.fakes.counts import FakeCells, FakeCounts
+from tests.fakes.probes import FakeClock
 
 
 def total(store: FakeCounts) -> list[float]:
     return [cell for row in store.sums("L") for cell in row.cells]
 
 
-def flush_of(cells: Cells, store: FakeCounts, clock: Clock) -> MeterFlush:
+def flush_of(cells: FakeCells, store: FakeCounts, clock: FakeClock) -> MeterFlush:
     return MeterFlush("score", cells, store, clock, layout="L")
 
 
 def test_what_was_counted_is_written_once() -> None:
-    cells, store, clock = Cells(), FakeCounts(), Clock()
+    cells, store, clock = FakeCells(2), FakeCounts(), FakeClock()
     flush = flush_of(cells, store, clock)
     assert not flush.flush(), "nothing was counted"
     cells.add(0, 2.0)
@@ -59,7 +37,7 @@ def test_what_was_counted_is_written_once() -> None:
 
 
 def test_a_store_that_is_away_costs_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    cells, store, clock = Cells(), FakeCounts(), Clock()
+    cells, store, clock = FakeCells(2), FakeCounts(), FakeClock()
     flush = flush_of(cells, store, clock)
     cells.add(0, 1.0)
     store.error = Transient("away")
@@ -74,7 +52,7 @@ def test_a_store_that_is_away_costs_nothing(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_the_thread_writes_and_stopping_writes_a_last_time() -> None:
-    cells, store, clock = Cells(), FakeCounts(), Clock()
+    cells, store, clock = FakeCells(2), FakeCounts(), FakeClock()
     flush = flush_of(cells, store, clock)
     flush.start(0.01)
     cells.add(0, 1.0)
@@ -100,19 +78,19 @@ def test_the_thread_writes_and_stopping_writes_a_last_time() -> None:
     )
 )
 def test_sums_never_fall_and_miss_nothing_that_was_written(steps: list[tuple[object, ...]]) -> None:
-    store, clock = FakeCounts(), Clock()
-    writers = [Cells() for _ in range(3)]
+    store, clock = FakeCounts(), FakeClock()
+    writers = [FakeCells(2) for _ in range(3)]
     flushes = [flush_of(cells, store, clock) for cells in writers]
     last = [0.0, 0.0]
     for kind, *values in steps:
-        clock.us += 1
+        clock.time_us += 1
         match kind, values:
             case "add", [int(who), int(place), float(amount)]:
                 writers[who].add(place, amount)
             case "flush", [int(who)]:
                 flushes[who].flush()
             case "fold", []:
-                store.fold(clock.us, clock.us)
+                store.fold(clock.time_us, clock.time_us)
             case "fail", [int(who)]:
                 store.error = Transient("away")
                 flushes[who].flush()
