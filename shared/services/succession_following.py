@@ -1,0 +1,104 @@
+"""How pointers follow the account of promotions: whoever comes next finishes what a writer left half-done.
+
+The account is the authority. Its rows that the pointer does not show yet are written to it, one after the other and
+each under the pointer's tag, so two who do it at once do it once. A pointer that is ahead was set without the account,
+by an earlier release or a tool: its states are entered into the account as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from shared.domain.bundle_manifest import Manifest, read_manifest
+from shared.domain.bundle_pointer import Pointed, Role
+from shared.domain.errors import BrokenInvariant, Conflict, NotFound, Transient
+from shared.ports.models import BundleStore
+from shared.ports.succession import Action, Change, KnownModel, ModelStatus, Promotions
+
+_log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 20
+"""Each failed one means that somebody else got on with the same work."""
+
+
+def follow(store: BundleStore, promotions: Promotions, now_us: int) -> int:
+    """Bring the pointers of all roles and the account together. Idempotent.
+
+    Args:
+        store: Where pointers are.
+        promotions: The account.
+        now_us: Dates the registration of models that are adopted, microseconds since 1970 UTC.
+
+    Returns:
+        How many states were written, to either side; 0 when nothing was amiss.
+
+    Raises:
+        BrokenInvariant: Both have a state of one number, and the two differ.
+        Transient: One of them cannot be reached now; calling again goes on.
+    """
+    return sum(_follow_role(store, promotions, role, now_us) for role in Role)
+
+
+def seen(promotions: Promotions) -> dict[Role, int]:
+    """The number of every role's present state in the account; 0 for a role that was never given."""
+    heads = promotions.heads()
+    return {role: heads[role].pointer.number if role in heads else 0 for role in Role}
+
+
+def known_model(digest: str, manifest: Manifest, now_us: int) -> KnownModel:
+    """A model as it is registered, from what its bundle says of itself."""
+    spans = manifest.spans.values()
+    return KnownModel(
+        digest=digest,
+        name=manifest.name,
+        version=manifest.version,
+        view=manifest.view,
+        status=ModelStatus.CANDIDATE,
+        metrics={metric.name: (metric.value, metric.low, metric.high) for metric in manifest.metrics},
+        trained_from_us=min(span.start_us for span in spans),
+        trained_until_us=max(span.end_us for span in spans),
+        registered_at_us=now_us,
+    )
+
+
+def _follow_role(store: BundleStore, promotions: Promotions, role: Role, now_us: int) -> int:
+    written = 0
+    for _ in range(ATTEMPTS):
+        # The pointer first: a row that is committed after this look is newer than what the pointer can show.
+        pointed = store.pointer(role)
+        number = pointed.pointer.number if pointed.pointer else 0
+        rows = promotions.since(role, max(number - 1, 0))
+        try:
+            if number and not rows:
+                written += _adopt(store, promotions, role, now_us)
+                continue
+            if number and (rows[0].pointer.number != number or rows[0].pointer != pointed.pointer):
+                raise BrokenInvariant(f"state {number} of {role} is one in the account and another in its pointer")
+            return written + _write(store, pointed, rows[1:] if number else rows)
+        except Conflict:
+            continue
+    raise Transient(f"the pointer of {role} changes faster than it can be followed")
+
+
+def _write(store: BundleStore, pointed: Pointed, rows: Sequence[Change]) -> int:
+    for row in rows:
+        pointed = store.point(row.pointer, pointed.tag)
+        _log.info(
+            "a pointer followed",
+            extra={"role": row.pointer.role.value, "bundle_digest": row.pointer.digest, "number": row.pointer.number},
+        )
+    return len(rows)
+
+
+def _adopt(store: BundleStore, promotions: Promotions, role: Role, now_us: int) -> int:
+    numbers = seen(promotions)
+    states = [state for state in store.history(role) if state.number > numbers[role]]
+    for digest in {state.digest for state in states if state.digest is not None}:
+        try:
+            promotions.register(known_model(digest, read_manifest(store.manifest(digest)), now_us))
+        except (BrokenInvariant, Conflict, NotFound):
+            _log.warning("a model that is pointed to cannot be registered", extra={"bundle_digest": digest})
+    promotions.append([Change(state, Action.ADOPT) for state in states], numbers)
+    return len(states)
