@@ -86,6 +86,7 @@ def run(
     label_days: Annotated[float, typer.Option(min=0, help="Days from a transaction until its verdict is known.")] = 0,
     maturity_days: Annotated[float, typer.Option(min=0, help="Days after which a verdict is final.")] = 7,
     train_days: Annotated[int, typer.Option(min=1, help="Days to learn from, at most.")] = 60,
+    validation_days: Annotated[int, typer.Option(min=1, help="Days to stop growing by.")] = 7,
     calibration_days: Annotated[int, typer.Option(min=1, help="Days to calibrate on.")] = 14,
     test_days: Annotated[int, typer.Option(min=1, help="Days to test on.")] = 14,
     trees: Annotated[int, typer.Option(min=1, help="Trees, at most.")] = TRAINING_TREES,
@@ -110,6 +111,7 @@ def run(
                 plan = TrainingPlan(
                     as_of_us=int(history.labels.known_at_us.max()),
                     train_days=train_days,
+                    validation_days=validation_days,
                     calibration_days=calibration_days,
                     test_days=test_days,
                     maturity_us=round(maturity_days * US_PER_DAY),

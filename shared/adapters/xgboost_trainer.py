@@ -79,6 +79,7 @@ class XgboostTrainer:
             "learning_rate": parameters.learning_rate,
             "min_child_weight": parameters.min_child_weight,
             "reg_lambda": parameters.l2,
+            "scale_pos_weight": parameters.class_weight,
             "seed": parameters.seed,
             "nthread": self._threads,
             "validate_parameters": True,
@@ -89,7 +90,10 @@ class XgboostTrainer:
         evaluated = []
         if stop is not None:
             labels = stop.is_fraud.astype(np.float32)
-            evaluated = [(xgboost.DMatrix(stop.vectors, labels, nthread=self._threads), "stop")]
+            # What is grown for one loss must be stopped by the same one; XGBoost weighs only the rows it learns from.
+            weights = np.where(stop.is_fraud, np.float32(parameters.class_weight), np.float32(1.0))
+            judged = xgboost.DMatrix(stop.vectors, labels, weight=weights, nthread=self._threads)
+            evaluated = [(judged, "stop")]
 
         class Told(xgboost.callback.TrainingCallback):  # type: ignore[name-defined,misc]  # the library has no types
             def after_iteration(self, _model: Any, epoch: int, _evals_log: Any) -> bool:

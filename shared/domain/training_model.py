@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.domain.errors import InvalidInput
 from shared.domain.tree_budget import TRAINING_DEPTH, TRAINING_TREES, TREE_BUDGET
+
+MAX_CLASS_WEIGHT: Final = 1000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class TrainingParameters:
         min_child_weight: Least sum of second derivatives of a leaf.
         l2: Penalty on leaf outputs.
         max_bins: Cuts considered per feature. 256, XGBoost's default, has none near an amount that .2 % exceed.
-        patience: Trees without an improvement of the calibration span's log loss after which growing stops.
+        patience: Trees without an improvement of the validation span's log loss after which growing stops.
+        class_weight: How many genuine transactions a fraud counts for; calibration makes probabilities of it again.
         seed: Of everything random.
     """
 
@@ -34,6 +38,7 @@ class TrainingParameters:
     l2: float = 1.0
     max_bins: int = 4096
     patience: int = 30
+    class_weight: float = 1.0
     seed: int = 20260101
 
     def __post_init__(self) -> None:
@@ -48,6 +53,8 @@ class TrainingParameters:
             raise InvalidInput("depth", f"must be 1 to {TREE_BUDGET.max_depth}")
         if not 0.0 < self.learning_rate <= 1.0:
             raise InvalidInput("learning_rate", "must be greater than 0 and at most 1")
+        if not 0.0 < self.class_weight <= MAX_CLASS_WEIGHT:
+            raise InvalidInput("class_weight", f"must be greater than 0 and at most {MAX_CLASS_WEIGHT:g}")
 
     def to_fields(self) -> dict[str, int | float | str]:
         """As the fields of a manifest."""

@@ -1,6 +1,9 @@
-"""Which transactions a model may learn from, be calibrated on and be tested on: ordered by time, apart by the delay.
+"""Which transactions a model may learn from, be chosen, calibrated and tested on: ordered by time, apart by the delay.
 
-    train | gap | calibration | gap | test | maturity | as of
+    train | gap | validation | gap | calibration | gap | test | maturity | as of
+
+The validation span decides when growing stops and which parameters are taken, so that the rows that calibrate were used
+for nothing else. Bundles of earlier releases have none: there the calibration span decided when growing stopped.
 
 A gap is the label delay: what a span learned from was known before the next one begins. A transaction is used only if a
 label for it is known and it is mature; silence is never read as genuine here (a timer records that as a label of its
@@ -23,8 +26,11 @@ from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import LABEL_DELAY_US, MATURITY_US
 
 TRAIN: Final = "train"
+VALIDATION: Final = "validation"
 CALIBRATION: Final = "calibration"
 TEST: Final = "test"
+SPANS: Final = (TRAIN, VALIDATION, CALIBRATION, TEST)
+"""By time."""
 
 MIN_FRAUDS: Final = 10
 """Frauds that a span must hold; with fewer, no figure of it means anything."""
@@ -37,6 +43,7 @@ class TrainingPlan:
     Attributes:
         as_of_us: Labels known by then are used, microseconds since 1970 UTC.
         train_days: At most so many days to learn from.
+        validation_days: Days to stop by and to choose parameters on.
         calibration_days: Days to calibrate on.
         test_days: Days to test on.
         gap_us: Between spans; the label delay.
@@ -45,6 +52,7 @@ class TrainingPlan:
 
     as_of_us: int
     train_days: int = 60
+    validation_days: int = 7
     calibration_days: int = 14
     test_days: int = 14
     gap_us: int = LABEL_DELAY_US
@@ -56,12 +64,18 @@ class TrainingPlan:
         Raises:
             InvalidInput: Names the field.
         """
-        for name in ("train_days", "calibration_days", "test_days"):
+        for name in ("train_days", "validation_days", "calibration_days", "test_days"):
             if getattr(self, name) < 1:
                 raise InvalidInput(name, "must be at least 1")
         for name in ("gap_us", "maturity_us"):
             if getattr(self, name) < 0:
                 raise InvalidInput(name, "must not be negative")
+
+    @property
+    def length_us(self) -> int:
+        """From the start of the longest train span to the end of the test span, microseconds."""
+        days = self.train_days + self.validation_days + self.calibration_days + self.test_days
+        return days * US_PER_DAY + (len(SPANS) - 1) * self.gap_us
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,13 +132,18 @@ def split_by_time(transactions: TransactionColumns, targets: Targets, plan: Trai
     newest_us = min(int(time_us[targets.known].max()), plan.as_of_us - plan.maturity_us) + 1
     end_us = newest_us // US_PER_DAY * US_PER_DAY
     bounds = {}
-    for name, days in ((TEST, plan.test_days), (CALIBRATION, plan.calibration_days), (TRAIN, plan.train_days)):
+    for name, days in (
+        (TEST, plan.test_days),
+        (CALIBRATION, plan.calibration_days),
+        (VALIDATION, plan.validation_days),
+        (TRAIN, plan.train_days),
+    ):
         bounds[name] = (end_us - days * US_PER_DAY, end_us)
         end_us = bounds[name][0] - plan.gap_us
     oldest_us = int(time_us.min())
     bounds[TRAIN] = (max(bounds[TRAIN][0], oldest_us), bounds[TRAIN][1])
     rows, spans = {}, {}
-    for name in (TRAIN, CALIBRATION, TEST):
+    for name in SPANS:
         start, end = bounds[name]
         inside = np.flatnonzero(targets.known & (time_us >= start) & (time_us < end))
         inside = inside[np.lexsort((transactions.transaction_id[inside], time_us[inside]))]

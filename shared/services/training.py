@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -36,7 +36,18 @@ from shared.domain.feature_view import FEATURE_DTYPE, FeatureView
 from shared.domain.score import CalibrationTable
 from shared.domain.training_model import FittedModel, Rows, TrainingParameters
 from shared.domain.training_parity import Parity, adjacent_rows, sigmoid, strange_rows
-from shared.domain.training_split import CALIBRATION, TEST, TRAIN, Split, TrainingPlan, split_by_time, targets_as_of
+from shared.domain.training_search import candidate
+from shared.domain.training_split import (
+    CALIBRATION,
+    SPANS,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Split,
+    TrainingPlan,
+    split_by_time,
+    targets_as_of,
+)
 from shared.domain.tree_budget import TREE_BUDGET, TreeBudget
 from shared.domain.tree_model import TreeModel, read_booster
 from shared.domain.tree_tables import TreeTables, compile_tables
@@ -60,6 +71,20 @@ cards that the Handbook takes as a day's capacity."""
 type Vectors = NDArray[np.float32]
 type Progress = Callable[[str, float], None]
 """Told the step's name and how much of it is done, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How many parameters are tried.
+
+    Attributes:
+        trials: At most so many; 1 is no search.
+        time_is_up: Asked before each trial but the first. What ran is recorded, and so many trials give the same model
+            again on a machine of any speed.
+    """
+
+    trials: int = 1
+    time_is_up: Callable[[], bool] = lambda: False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +117,7 @@ def train(
     name: str,
     version: int,
     parameters: TrainingParameters | None = None,
+    search: Search = Search(),
     budget: TreeBudget = TREE_BUDGET,
     progress: Progress = lambda _step, _share: None,
 ) -> Trained:
@@ -106,7 +132,8 @@ def train(
         load_graph: Loads an exported graph of so many features, as serving does.
         name: The model's name.
         version: Greater than that of every earlier model.
-        parameters: How trees are grown.
+        parameters: How trees are grown; of a search, the first trial.
+        search: Which others are tried.
         budget: What the bundle may cost.
         progress: Told what is going on.
 
@@ -116,15 +143,17 @@ def train(
     """
     if plan.gap_us < view.label_delay_us:
         raise InvalidInput("gap_us", f"must be at least the label delay of {view.name}, {view.label_delay_us}")
-    chosen = parameters or TrainingParameters()
     progress("labels", 0.0)
     targets = targets_as_of(len(transactions.event_time_us), labels, plan.as_of_us)
     split = split_by_time(transactions, targets, plan)
     progress("features", 0.0)
     vectors = transform_many(view, transactions, labels)
     rows = {span: Rows(vectors[places], targets.is_fraud[places]) for span, places in split.rows.items()}
-    progress("trees", 0.0)
-    fitted = trainer.fit(rows[TRAIN], rows[CALIBRATION], chosen, lambda done, of: progress("trees", done / of))
+    del vectors  # what the spans need was copied
+    outcomes = {span: _outcomes(transactions, split, rows, span) for span in (VALIDATION, TEST)}
+    base = parameters or TrainingParameters()
+    best = _best_of(trainer, rows, outcomes[VALIDATION], base=base, search=search, progress=progress)
+    fitted = best.fitted
     progress("reasons", 0.0)
     model = read_booster(fitted.booster)
     if len(model.trees) != fitted.n_trees or model.n_features != len(view.features):
@@ -133,7 +162,7 @@ def train(
     budget.check(len(model.trees), model.depth, tables.n_bytes)
     graph = load_graph(fitted.model, len(view.features))
     progress("parity", 0.0)
-    newest_first = [rows[span].vectors[:PARITY_ROWS] for span in (TEST, CALIBRATION, TRAIN)]
+    newest_first = [rows[span].vectors[:PARITY_ROWS] for span in reversed(SPANS)]
     holdout = np.concatenate(newest_first)[:PARITY_ROWS]
     parity = measure_parity(trainer, fitted, model, graph=graph, tables=tables, holdout=holdout)
     parity.check()
@@ -142,9 +171,7 @@ def train(
     calibration = fit_calibration(raw[CALIBRATION], rows[CALIBRATION].is_fraud)
     thresholds = recommended_thresholds(calibration, raw[CALIBRATION], rows[CALIBRATION].is_fraud)
     progress("figures", 0.0)
-    places = split.rows[TEST]
-    outcomes = Outcomes(transactions.event_time_us[places], transactions.customer[places], rows[TEST].is_fraud)
-    quality, metrics = measure(outcomes, raw[TEST], calibration, thresholds, chosen.seed)
+    quality, metrics = measure(outcomes[TEST], raw[TEST], calibration, thresholds, best.parameters.seed)
     progress("reference", 0.0)
     manifest = Manifest(
         name=model_name(name),
@@ -160,7 +187,7 @@ def train(
         as_of_us=plan.as_of_us,
         data_digest=_data_digest(rows, split),
         size=TreeSize(len(model.trees), model.depth, tables.n_bytes),
-        parameters=chosen.to_fields(),
+        parameters={**best.parameters.to_fields(), "trials": best.n_trials, "trial": best.trial},
         libraries=fitted.libraries,
         files={},
     )
@@ -174,6 +201,57 @@ def train(
     )
     digest = bundle_digest(files[MANIFEST])
     return Trained(files, digest, open_bundle(files, digest, budget=budget), parity, quality)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Best:
+    """The trial that found most.
+
+    Attributes:
+        fitted: Its model.
+        parameters: Its parameters.
+        trial: Its number, from 0.
+        n_trials: Trials that ran.
+    """
+
+    fitted: FittedModel
+    parameters: TrainingParameters
+    trial: int
+    n_trials: int
+
+
+def _best_of(
+    trainer: Trainer,
+    rows: dict[str, Rows],
+    validation: Outcomes,
+    *,
+    base: TrainingParameters,
+    search: Search,
+    progress: Progress,
+) -> _Best:
+    """Grow trees with several parameters; the best average precision on validation wins, of equals the first."""
+    best: _Best | None = None
+    highest = 0.0
+    n_trials = 0
+    while n_trials == 0 or (n_trials < search.trials and not search.time_is_up()):
+        progress("trees", 0.0)
+        parameters = candidate(base, n_trials)
+        fitted = trainer.fit(
+            rows[TRAIN], rows[VALIDATION], parameters, lambda done, of: progress("trees", min(1.0, done / of))
+        )
+        margins = trainer.margins(fitted.booster, rows[VALIDATION].vectors)
+        found = Ranking(validation, margins).quality().average_precision
+        if best is None or found > highest:
+            best, highest = _Best(fitted, parameters, n_trials, 0), found
+        n_trials += 1
+    if best is None:  # the first trial always runs
+        raise BrokenInvariant("a search without a trial")
+    return replace(best, n_trials=n_trials)
+
+
+def _outcomes(transactions: TransactionColumns, split: Split, rows: dict[str, Rows], span: str) -> Outcomes:
+    places = split.rows[span]
+    return Outcomes(transactions.event_time_us[places], transactions.customer[places], rows[span].is_fraud)
 
 
 def measure_parity(

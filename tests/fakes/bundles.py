@@ -34,7 +34,7 @@ def trained_scorer() -> OnnxScorer:
 
 
 def history(
-    n_rows: int = 24_000, *, days: int = 60, seed: int = 7, shuffled: bool = False
+    n_rows: int = 32_000, *, days: int = 80, seed: int = 7, shuffled: bool = False
 ) -> tuple[TransactionColumns, LabelColumns]:
     """Drawn transactions whose frauds can be learnt: high amounts, and terminals that are compromised for a while.
 
@@ -64,6 +64,7 @@ def plan_of(transactions: TransactionColumns, *, train_days: int = 20, other_day
     return TrainingPlan(
         as_of_us=int(transactions.event_time_us.max()),
         train_days=train_days,
+        validation_days=other_days,
         calibration_days=other_days,
         test_days=other_days,
         maturity_us=7 * US_PER_DAY,

@@ -13,7 +13,15 @@ from shared.domain.feature_columns import LabelColumns
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import LABEL_DELAY_US, label_at
 from shared.domain.training_model import TrainingParameters
-from shared.domain.training_split import CALIBRATION, TEST, TRAIN, TrainingPlan, split_by_time, targets_as_of
+from shared.domain.training_split import (
+    CALIBRATION,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    TrainingPlan,
+    split_by_time,
+    targets_as_of,
+)
 from shared.domain.tree_budget import TREE_BUDGET
 from tests.fakes.bundles import history, plan_of
 from tests.unit.domain.worlds import World, worlds
@@ -37,8 +45,10 @@ def test_spans_are_ordered_and_apart_by_the_gap() -> None:
     transactions, labels = history()
     plan = plan_of(transactions)
     split = split_by_time(transactions, targets_as_of(len(labels.row), labels, plan.as_of_us), plan)
-    train, calibration, test = (split.spans[name] for name in (TRAIN, CALIBRATION, TEST))
-    assert calibration.start_us - train.end_us == test.start_us - calibration.end_us == LABEL_DELAY_US
+    train, validation, calibration, test = (split.spans[name] for name in (TRAIN, VALIDATION, CALIBRATION, TEST))
+    assert validation.start_us - train.end_us == LABEL_DELAY_US
+    assert calibration.start_us - validation.end_us == test.start_us - calibration.end_us == LABEL_DELAY_US
+    assert test.end_us - train.start_us == plan.length_us
     assert test.end_us % US_PER_DAY == 0
     assert test.end_us <= plan.as_of_us - plan.maturity_us + 1
     assert (train.end_us - train.start_us, test.end_us - test.start_us) == (20 * US_PER_DAY, 7 * US_PER_DAY)
@@ -90,7 +100,9 @@ def test_the_test_span_ends_at_the_last_midnight_that_mature_history_reaches(bef
 
 
 def test_a_plan_of_single_days_is_a_plan() -> None:
-    plan = TrainingPlan(as_of_us=0, train_days=1, calibration_days=1, test_days=1, gap_us=0, maturity_us=0)
+    plan = TrainingPlan(
+        as_of_us=0, train_days=1, validation_days=1, calibration_days=1, test_days=1, gap_us=0, maturity_us=0
+    )
     assert (plan.train_days, plan.gap_us, plan.maturity_us) == (1, 0, 0)
 
 
@@ -103,7 +115,9 @@ def test_a_history_that_is_too_short_is_refused_by_name() -> None:
         split_by_time(transactions, targets_as_of(len(labels.row), LabelColumns.none(), plan.as_of_us), plan)
 
 
-@pytest.mark.parametrize("field", ["train_days", "calibration_days", "test_days", "gap_us", "maturity_us"])
+@pytest.mark.parametrize(
+    "field", ["train_days", "validation_days", "calibration_days", "test_days", "gap_us", "maturity_us"]
+)
 def test_a_plan_that_makes_no_sense_is_refused_by_name(field: str) -> None:
     with pytest.raises(InvalidInput, match=field):
         TrainingPlan(**{"as_of_us": 0, field: -1})
@@ -111,7 +125,14 @@ def test_a_plan_that_makes_no_sense_is_refused_by_name(field: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("n_trees", 0), ("n_trees", TREE_BUDGET.max_trees + 1), ("depth", 0), ("depth", 7), ("learning_rate", 0.0)],
+    [
+        ("n_trees", 0),
+        ("n_trees", TREE_BUDGET.max_trees + 1),
+        ("depth", 0),
+        ("depth", 7),
+        ("learning_rate", 0.0),
+        ("class_weight", 0.0),
+    ],
 )
 def test_parameters_that_no_bundle_may_hold_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(InvalidInput, match=field):

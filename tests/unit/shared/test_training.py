@@ -23,9 +23,10 @@ from shared.domain.feature_columns import LabelColumns, TransactionColumns, tran
 from shared.domain.feature_view import CARD_V1
 from shared.domain.score import CalibrationTable
 from shared.domain.training_model import FittedModel, TrainingParameters
+from shared.domain.training_search import candidate
 from shared.domain.training_split import TEST, TRAIN, split_by_time, targets_as_of
 from shared.domain.tree_budget import TreeBudget
-from shared.services.training import Trained, recommended_thresholds, train
+from shared.services.training import Search, Trained, recommended_thresholds, train
 from shared.services.training_publication import give, next_version, publish
 from tests.fakes.bundles import history, plan_of
 from tests.fakes.probes import FakeClock
@@ -105,6 +106,42 @@ def test_the_same_history_gives_the_same_digest_in_any_order_of_rows() -> None:
     turned = TransactionColumns(*(column[order] for column in (*columns, transactions.customer, transactions.terminal)))
     turned_labels = replace(labels, row=np.argsort(order)[labels.row])
     assert trained(turned, turned_labels).digest == made().digest
+
+
+def test_a_search_is_the_same_for_the_same_number_of_trials_and_says_how_many_ran() -> None:
+    transactions, labels = history()
+    asked: list[bool] = []
+
+    def after_two() -> bool:
+        asked.append(True)
+        return len(asked) >= 2
+
+    whole = trained(transactions, labels, search=Search(2))
+    stopped = trained(transactions, labels, search=Search(9, after_two))
+    assert stopped.digest == whole.digest
+    parameters = whole.bundle.manifest.parameters
+    assert parameters["trials"] == 2
+    assert made().bundle.manifest.parameters["trials"] == 1
+    assert trained(transactions, labels, search=Search(3, lambda: True)).digest == made().digest
+
+
+def test_a_search_takes_the_trial_that_finds_most_on_the_validation_span() -> None:
+    transactions, labels = history()
+    few = replace(SMALL, n_trees=3, learning_rate=0.01)
+    found = {trials: trained(transactions, labels, parameters=few, search=Search(trials)) for trials in (1, 4)}
+    trial = found[4].bundle.manifest.parameters["trial"]
+    assert trial in {1, 2, 3}, "the first one learns hardly anything"
+    assert isinstance(trial, int)
+    expected = candidate(few, trial).to_fields()
+    assert {name: found[4].bundle.manifest.parameters[name] for name in expected} == expected
+    assert found[4].test.average_precision > found[1].test.average_precision
+
+
+def test_frauds_may_count_for_more_and_scores_stay_probabilities() -> None:
+    weighted = trained(*history(), parameters=replace(SMALL, class_weight=10.0))
+    assert weighted.files[BOOSTER] != made().files[BOOSTER]
+    ratio = next(metric for metric in weighted.bundle.manifest.metrics if metric.name == "calibration_ratio")
+    assert 0.6 < ratio.value < 1.6
 
 
 def test_another_version_or_history_gives_another_digest() -> None:

@@ -78,10 +78,10 @@ def test_amounts_are_whole_minor_units_or_their_rows_are_left_out(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"TX_FRAUD": np.full(24_000, 2)}, "no row that can be used"),
-        ({"TX_AMOUNT": ["a lot"] * 24_000}, "cannot be read"),
-        ({"TRANSACTION_ID": np.zeros(24_000, dtype=np.int64)}, "a transaction id twice"),
-        ({"CUSTOMER_ID": pa.array([None] * 24_000, pa.int64())}, "lacks values in the column CUSTOMER_ID"),
+        ({"TX_FRAUD": np.full(32_000, 2)}, "no row that can be used"),
+        ({"TX_AMOUNT": ["a lot"] * 32_000}, "cannot be read"),
+        ({"TRANSACTION_ID": np.zeros(32_000, dtype=np.int64)}, "a transaction id twice"),
+        ({"CUSTOMER_ID": pa.array([None] * 32_000, pa.int64())}, "lacks values in the column CUSTOMER_ID"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_with_its_reason(
