@@ -8,10 +8,12 @@ from shared.bootstrap.ingest import ingest_app
 from shared.entrypoints import eventhub_ingest, timer_outbox
 from shared.entrypoints.health_routes import health_routes
 from shared.entrypoints.http_labels import label_routes
+from shared.entrypoints.maturing_timers import maturing_timers
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(health_routes(lambda: ingest_app().dependencies))
 app.register_functions(label_routes(lambda: ingest_app().labels))
+app.register_functions(maturing_timers(lambda: ingest_app().maturing))
 
 
 # Without limit, because the platform moves its checkpoint on when retries are used up.
@@ -53,4 +55,4 @@ def labels(events: List[func.EventHubEvent]) -> None:
 @app.timer_trigger(arg_name="timer", schedule="%PUBLISH_SCHEDULE%")
 def publish_decisions(timer: func.TimerRequest) -> None:
     """Let decisions out."""
-    timer_outbox.publish(timer, ingest_app().leaving)
+    timer_outbox.publish(timer, ingest_app().leaving, ingest_app().runs)

@@ -14,11 +14,13 @@ from shared.adapters.postgres import parse_postgres
 from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
 from shared.ports.archive import SealedLedger, Seals
 from shared.ports.clock import Clock
 from shared.ports.ledger import Partitions
 from shared.ports.probes import Dependency, ProbeReceipts
+from shared.services.timed_runs import TimedRuns
 from shared.settings import DriftSettings
 
 
@@ -31,20 +33,22 @@ class DriftApp:
     sealed: SealedLedger
     seals: Seals
     clock: Clock
+    runs: TimedRuns
     dependencies: tuple[Dependency, ...]
 
 
 def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
     """Build the drift app; raises as `build_score_app`."""
     settings = configured(DriftSettings, environment)
-    service, where = data_storage(environment), parse_postgres(DATABASE, environment)
+    service, where, clock = data_storage(environment), parse_postgres(DATABASE, environment), SystemClock()
     probes = service.get_container_client(settings.probes_container)
     return DriftApp(
         receipts=BlobProbeReceipts(probes),
         partitions=PostgresPartitions(where, "drift"),
         sealed=PostgresSealedLedger(where, "drift"),
         seals=BlobSeals(service.get_container_client(SEALS_CONTAINER)),
-        clock=SystemClock(),
+        clock=clock,
+        runs=timed_runs(where, "drift", clock),
         dependencies=(BlobContainerDependency(probes),),
     )
 

@@ -15,13 +15,16 @@ from shared.adapters.blob_probes import BlobProbeReceipts
 from shared.adapters.postgres import PostgresConnection, parse_postgres
 from shared.adapters.postgres_readiness import PostgresSchemaDependency
 from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.ingest_maturing import maturing_parts
 from shared.bootstrap.metering import meters_of
+from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of
 from shared.domain.feature_view import CARD_V1
 from shared.domain.transaction import ALLOWED_LATENESS_US
 from shared.entrypoints.eventhub_ingest import IngestParts
 from shared.entrypoints.http_labels import LabelRoutes
-from shared.entrypoints.timer_outbox import OutboxParts
+from shared.entrypoints.maturing_timers import MaturingParts
+from shared.entrypoints.timer_outbox import OutboxParts, longest_s
 from shared.ports.letters import DeadLetters
 from shared.ports.probes import Dependency
 from shared.services.dead_letter_replay import DeadLetterReplay
@@ -31,6 +34,7 @@ from shared.services.labelling import Labelling
 from shared.services.metering_decisions import MeteredScoring
 from shared.services.readiness import ChampionDependency
 from shared.services.scoring import Scoring
+from shared.services.timed_runs import TimedRuns
 from shared.settings import IngestSettings
 
 EVENT_HUBS = "EVENT_HUBS"
@@ -43,6 +47,8 @@ class IngestApp:
     taking: IngestParts
     labels: LabelRoutes
     leaving: OutboxParts
+    maturing: MaturingParts
+    runs: TimedRuns
     dependencies: tuple[Dependency, ...]
 
 
@@ -65,11 +71,14 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
         currency=settings.currency,
         lateness_us=ALLOWED_LATENESS_US,
     )
+    runs = timed_runs(where, "ingest", clock)
     source.start()
     return IngestApp(
         taking=IngestParts(ingestion, turn, meters, clock),
         labels=LabelRoutes(labelling, turn, clock),
-        leaving=_leaving(where, settings.decisions_hub, environment),
+        leaving=_leaving(where, settings, environment),
+        maturing=maturing_parts(where, settings.key_ring, clock, runs),
+        runs=runs,
         dependencies=(
             ChampionDependency(source),
             BlobContainerDependency(probes),
@@ -134,10 +143,11 @@ def _dead_letters(where: PostgresConnection) -> DeadLetters:
     return PostgresDeadLetters(PostgresSession(where, "ingest-dead-letters"))
 
 
-def _leaving(where: PostgresConnection, hub: str, environment: Mapping[str, str]) -> OutboxParts:
+def _leaving(where: PostgresConnection, settings: IngestSettings, environment: Mapping[str, str]) -> OutboxParts:
     from shared.adapters.eventhub_publisher import EventHubPublisher  # noqa: PLC0415 - paid by those who send
     from shared.adapters.postgres_outbox import PostgresOutbox  # noqa: PLC0415
     from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
     outbox = PostgresOutbox(PostgresSession(where, "ingest-outbox"))
-    return OutboxParts(outbox, EventHubPublisher.of_setting(EVENT_HUBS, hub, environment))
+    publisher = EventHubPublisher.of_setting(EVENT_HUBS, settings.decisions_hub, environment)
+    return OutboxParts(outbox, publisher, longest_s(settings.publish_schedule))

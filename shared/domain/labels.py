@@ -113,14 +113,24 @@ def label_at(labels: Iterable[Label], time_us: int, label_delay_us: int = LABEL_
 
 
 def matured_label(transaction: Transaction, maturity_us: int = MATURITY_US) -> Label:
+    """The label that silence makes of a transaction, see `silent_label`."""
+    return silent_label(transaction.transaction_id, transaction.event_time_us, maturity_us)
+
+
+def silent_label(transaction_id: TransactionId, event_time_us: int, maturity_us: int = MATURITY_US) -> Label:
     """The label that silence makes: genuine, known once the maturity period is over.
 
     A timer records it for a transaction that was approved and has no label by then. It has the lowest precedence, so a
     late chargeback still overrules it. Declined transactions have no natural outcome and must not be given one.
+
+    Args:
+        transaction_id: The transaction it is about.
+        event_time_us: When that happened, microseconds since 1970 UTC.
+        maturity_us: How long nobody said anything, microseconds.
     """
-    matured_at_us = transaction.event_time_us + maturity_us
+    matured_at_us = event_time_us + maturity_us
     return Label(
-        transaction.transaction_id,
+        transaction_id,
         Verdict.GENUINE,
         LabelSource.MATURITY,
         matured_at_us,

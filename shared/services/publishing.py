@@ -20,9 +20,9 @@ def publish_decisions(
     render: Callable[[DecisionRecord], bytes],
     *,
     batch: int = BATCH,
-    most: int = 20 * BATCH,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Send what waits in the outbox, batch by batch.
+    """Send what waits in the outbox, batch by batch, until it is empty.
 
     Events carry the customer's surrogate as their key, so a stream that keeps the order of a key keeps the customer's.
 
@@ -31,7 +31,8 @@ def publish_decisions(
         publisher: Where they go.
         render: The body of a decision's event.
         batch: Entries per drain.
-        most: After how many entries to stop, so that one run ends even while decisions keep coming.
+        is_over: Asked after each batch whether to stop although more waits, so that one run ends even while decisions
+            keep coming; the next one goes on from there.
 
     Returns:
         How many left.
@@ -46,9 +47,8 @@ def publish_decisions(
         publisher.publish([OutgoingEvent(record.customer, render(record)) for record in records])
 
     sent = 0
-    while sent < most:
-        drained = outbox.drain(min(batch, most - sent), send)
+    while True:
+        drained = outbox.drain(batch, send)
         sent += drained
-        if drained < batch:
-            break
-    return sent
+        if drained < batch or is_over():
+            return sent

@@ -20,9 +20,11 @@ from shared.services.ingestion import Ingestion
 from shared.services.labelling import Labelling
 from shared.services.metering import EVENTS, STREAM_LAG, Meters
 from shared.services.scoring import Scoring
+from shared.services.timed_runs import TimedRuns
 from tests.fakes.counts import FakeCells
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.outbox import FakeOutbox, FakePublisher
+from tests.fakes.pipelines import FakePipelineLog
 from tests.fakes.probes import FakeClock, FakeDeadLetters, FakeDependency, FakeProbeReceipts
 from tests.fakes.scorers import FixedScorers
 from tests.unit.domain.worlds import transaction
@@ -171,11 +173,11 @@ class _Timer(func.TimerRequest):
 
 def test_the_timer_sends_a_probe_that_ingest_can_read() -> None:
     clock, receipts, out = FakeClock(), FakeProbeReceipts(), _Out()
-    timer_probes.send(_Timer(), out, clock)
+    timer_probes.send(_Timer(), out, clock, TimedRuns(FakePipelineLog(), clock, "p"))
     eventhub_ingest.receive([message(out.value.encode())], parts(receipts, clock=clock))
     assert len(receipts.kept) == 1
     clock.time_us += probing.RETENTION_US + 1
-    timer_probes.forget(_Timer(), receipts, clock)
+    timer_probes.forget(_Timer(), receipts, clock, TimedRuns(FakePipelineLog(), clock, "p"))
     assert not receipts.kept
 
 
@@ -188,7 +190,10 @@ def test_decisions_leave_as_they_are_answered_with_the_customers_surrogate() -> 
     ledger, publisher = FakeLedger(), FakePublisher()
     scoring(ledger).decide([transaction(1, 0), transaction(2, 1)])
     entries = [OutboxEntry(place, row.record) for place, row in enumerate(ledger.tables.decisions.values())]
-    timer_outbox.publish(_Timer(), timer_outbox.OutboxParts(FakeOutbox(entries), publisher))
+    log = FakePipelineLog()
+    runs = TimedRuns(log, FakeClock(), "p")
+    timer_outbox.publish(_Timer(), timer_outbox.OutboxParts(FakeOutbox(entries), publisher), runs)
+    assert [run.details for run in log.runs.values()] == [{"rows": 2}]
     first, second = (json.loads(event.body) for event in publisher.sent)
     assert (first["type"], first["transaction_id"], second["transaction_id"]) == ("tollgate.decision", "t0001", "t0002")
     assert first["customer"].startswith("k1.")

@@ -25,6 +25,8 @@ from shared.services.partitioning import (
     names,
     pieces,
 )
+from shared.services.timed_runs import TimedRuns
+from tests.fakes.pipelines import FakePipelineLog
 
 TIMES = st.integers(0, 253_370_764_800_000_000)
 
@@ -101,6 +103,7 @@ def test_what_the_timer_keeps_is_more_than_what_an_app_needs(now_us: int) -> Non
 def test_the_timer_makes_them_and_says_how_many(caplog: pytest.LogCaptureFixture) -> None:
     partitions = Recorded()
     with caplog.at_level(logging.INFO, logger="shared"):
-        timer_partitions.make(Timer(), partitions, At(100 * US_PER_DAY))
+        clock = At(100 * US_PER_DAY)
+        timer_partitions.make(Timer(), partitions, clock, TimedRuns(FakePipelineLog(), clock, "p"))
     assert partitions.asked == [(86 * US_PER_DAY, 128 * US_PER_DAY)]
     assert '"made":3' in caplog.text

@@ -32,6 +32,7 @@ from shared.services.labelling import Labelling, LabelOutcome
 from shared.services.replaying import Replaying, ReplayVerdict
 from shared.services.scoring import Decided, Refused, Scoring
 from shared.services.sealing import OVERLAP_US, seal
+from shared.services.timed_runs import TimedRuns
 from shared.services.verification_decisions import DecisionsReport, verify_decisions
 from shared.services.verification_findings import Finding, Subject
 from shared.services.verification_log import LogReport, verify_log
@@ -39,6 +40,7 @@ from shared.services.verification_skew import SkewReason, verify_skew
 from tests.fakes.archive import FakeArchive, FakeArchivedScorers, FakeErasure, FakeSealedLedger, FakeSeals
 from tests.fakes.bundles import golden_files, trained_scorer
 from tests.fakes.ledger import FakeLedger, Tables
+from tests.fakes.pipelines import FakePipelineLog
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
 from tests.unit.domain.worlds import World, label, random_world, transaction, worlds
@@ -710,12 +712,13 @@ def test_the_timer_seals_and_says_when_the_log_fell_behind(ledgers: Ledgers, cap
         past_due = False
 
     timer: Any = Timer()
+    runs = TimedRuns(FakePipelineLog(), ledgers.clock, "p")
     with caplog.at_level("INFO", logger="shared"):
-        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock)
+        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock, runs)
         assert 'log sealed {"seal":0,"heads":2,"past_due":false}' in caplog.text
         caplog.clear()
-        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock)
+        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock, runs)
         assert caplog.text == ""
         cut_tail(ledgers, 1)
-        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock)
+        timer_seals.make(timer, ledgers.sealed, ledgers.seals, ledgers.clock, runs)
     assert caplog.text.count("the log ends before its seal") == 2

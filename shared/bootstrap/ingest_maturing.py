@@ -1,0 +1,40 @@
+"""Builds what turns silence into labels."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from shared.domain.feature_view import CARD_V1
+from shared.entrypoints.maturing_timers import MaturingParts
+from shared.services.labelling import Labelling
+from shared.services.maturing import Maturing
+
+if TYPE_CHECKING:
+    from shared.adapters.postgres import PostgresConnection
+    from shared.domain.pipeline import Evidence
+    from shared.domain.surrogates import KeyRing
+    from shared.ports.clock import Clock
+    from shared.services.timed_runs import TimedRuns
+
+
+def maturing_parts(where: PostgresConnection, keys: KeyRing, clock: Clock, runs: TimedRuns) -> MaturingParts:
+    """What the timer needs; it connects for each firing, because once an hour is not worth two connections."""
+
+    def mature() -> Evidence:
+        from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by who connects
+        from shared.adapters.postgres_maturing import PostgresSilentTransactions  # noqa: PLC0415
+        from shared.adapters.postgres_pipelines import PostgresPipelineLog  # noqa: PLC0415
+        from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+        with (
+            # The first look at a table of years may take longer than a statement of the deciding path.
+            closing(PostgresSession(where, "ingest-maturing", {"statement_timeout": "120s"})) as session,
+            closing(PipelinedLedger(where, "ingest-maturing")) as ledger,
+        ):
+            labelling = Labelling(ledger, CARD_V1, keys, clock)
+            return Maturing(
+                PostgresSilentTransactions(session), labelling, PostgresPipelineLog(session), clock
+            ).mature()
+
+    return MaturingParts(mature, runs)
