@@ -114,6 +114,8 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
             ("log_seals", "drift_metrics", "data_quality_log", "retraining_triggers", "performance_metrics"),
             ("SELECT", "INSERT"),
         ),
+        # How late labels are is told from when their transactions happened.
+        "transaction_ids": ("SELECT(transaction_id, event_time_us)",),
         **_PIPELINES,
         # It adds up the counts of instances that are gone.
         "app_meters": ("SELECT", "INSERT", "UPDATE(cells, updated_at_us)", "DELETE"),

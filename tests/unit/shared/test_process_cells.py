@@ -79,7 +79,7 @@ def test_the_text_is_what_prometheus_reads(tmp_path: Path) -> None:
     assert 'api_request_duration_seconds_bucket{route="score",le="5.0"} 0.0' in lines
     assert 'api_request_duration_seconds_bucket{route="score",le="+Inf"} 1.0' in lines
     assert 'api_request_duration_seconds_sum{route="score"} 7.0' in lines
-    assert "tollgate_waiting_transactions 3" in lines
+    assert "tollgate_waiting_transactions 3.0" in lines
     assert sum(sample.value for sample in meters.samples(STAGE_SECONDS)) == 0.5
     assert [sample.value for sample in meters.samples(UNITS)][-2:] == [8.0, 1.0]
     assert text.endswith("\n")

@@ -1,0 +1,216 @@
+"""What the database knows, read for those who watch: each statement bounded, whatever the tables have grown to.
+
+Tables that grow with traffic have no index for a question like "the newest": the log's blocks have one by recorded
+time, of labels the last pages of the table are looked at (labels are only ever added), and of hourly tables the rows
+with the highest numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from shared.domain.pipeline import Cause
+from shared.services.metering import Sample
+from shared.services.readings import (
+    CHAMPION,
+    CHAMPION_AGE,
+    DEAD_LETTERS,
+    DEAD_WAITING,
+    DECISION_AGE,
+    DRIFT,
+    DRIFT_ALERT,
+    GATE,
+    LABEL_DELAY,
+    NOTICES,
+    OUTBOX_AGE,
+    OUTBOX_WAITING,
+    PERFORMANCE,
+    QUALITY,
+    RUN_AGE,
+    RUNS,
+    TRIGGERS,
+    ReadingKind,
+)
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from shared.adapters.postgres import PostgresConnection
+
+type _Rows = Sequence[tuple[Any, ...]]
+
+US: Final = 1_000_000
+_HOUR_US: Final = 3_600 * US
+_DAY_US: Final = 24 * _HOUR_US
+
+MOST_FIELDS: Final = 20
+"""Offending fields that are told apart. A field may be anything that a sender wrote, and each is a series."""
+
+_NEWEST: Final = "SELECT max(recorded_at_us) FROM tollgate.log_blocks WHERE recorded_at_us >= %s"
+_WAITING: Final = "SELECT count(*) FROM (SELECT FROM tollgate.outbox LIMIT 10000) AS waiting"
+_OLDEST: Final = "SELECT recorded_at_us FROM tollgate.outbox ORDER BY outbox_id LIMIT 1"
+_DEAD: Final = """
+SELECT source, coalesce(field, ''), count(*), count(*) FILTER (WHERE replayed_at_us IS NULL)
+FROM tollgate.dead_letters GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
+"""
+_DRIFT: Final = """
+SELECT DISTINCT ON (subject, statistic, window_end_us - window_start_us)
+    subject, statistic, (window_end_us - window_start_us) / 3600000000.0, value, details ->> 'alert' = 'true'
+FROM tollgate.drift_metrics WHERE metric_id > (SELECT max(metric_id) - 20000 FROM tollgate.drift_metrics)
+ORDER BY subject, statistic, window_end_us - window_start_us, window_end_us DESC, metric_id DESC
+"""
+_TRIGGERS: Final = """
+SELECT cause, count(*) FROM tollgate.retraining_triggers WHERE status IN ('open', 'claimed') GROUP BY 1
+"""
+_LABELS: Final = """
+SELECT percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY (l.known_at_us - t.event_time_us) / 86400000000.0)
+FROM tollgate.feedback_labels l
+JOIN tollgate.transaction_ids t ON t.transaction_id = l.transaction_id AND t.event_time_us IS NOT NULL
+WHERE l.ctid >= format('(%%s,0)', greatest(pg_relation_size('tollgate.feedback_labels') / 8192 - 16, 0))::tid
+"""
+_QUALITY: Final = """
+SELECT DISTINCT ON (source, rule) source, rule, passed
+FROM tollgate.data_quality_log WHERE check_id > (SELECT max(check_id) - 5000 FROM tollgate.data_quality_log)
+ORDER BY source, rule, window_end_us DESC, check_id DESC
+"""
+_RUNS: Final = """
+SELECT pipeline, status, count(*), max(started_at_us) FROM tollgate.pipeline_execution_log GROUP BY 1, 2
+"""
+_GATE: Final = "SELECT passed, count(*) FROM tollgate.promotion_verdicts GROUP BY 1"
+_CHAMPION: Final = """
+SELECT bundle_digest, changed_at_us FROM tollgate.promotions WHERE role = 'champion' ORDER BY number DESC LIMIT 1
+"""
+_PERFORMANCE: Final = """
+SELECT DISTINCT ON (metric) metric, value FROM tollgate.performance_metrics
+WHERE segment = 'all' AND bundle_digest = %s
+    AND metric_id > (SELECT max(metric_id) - 20000 FROM tollgate.performance_metrics)
+ORDER BY metric, window_end_us DESC, metric_id DESC
+"""
+_NOTICES: Final = "SELECT channel, status, count(*) FROM tollgate.notifications GROUP BY 1, 2"
+
+
+class PostgresReadings:
+    """Readings over a connection that is opened for each call, in one read-only transaction."""
+
+    def __init__(self, where: PostgresConnection, application_name: str) -> None:
+        self._where = where
+        self._application_name = application_name
+
+    def read(self, now_us: int) -> Sequence[Sample]:
+        """The readings of this moment, of one state of the database."""
+        from shared.adapters.postgres_errors import translated  # noqa: PLC0415 - the driver is paid by those who connect
+        from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+        session = PostgresSession(self._where, self._application_name)
+        try:
+            with translated("reading what is watched"), session.transaction() as connection:
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                return [sample for part in _PARTS for sample in part(connection, now_us)]
+        finally:
+            session.close()
+
+
+def _rows(connection: Connection[Any], statement: str, *parameters: object) -> _Rows:
+    return connection.execute(statement, parameters, binary=True).fetchall()
+
+
+def _one(kind: ReadingKind, value: float, **labels: str) -> Sample:
+    return Sample(kind.name, tuple(labels.items()), float(value))
+
+
+def _lag(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
+    newest = None
+    # Near blocks first: a day of them is too many to look at where there is traffic.
+    for span_us in (120 * US, _HOUR_US, _DAY_US):
+        ((newest,),) = _rows(connection, _NEWEST, now_us - span_us)
+        if newest is not None:
+            break
+    yield _one(DECISION_AGE, _age(now_us, newest if newest is not None else now_us - _DAY_US))
+    ((waiting,),) = _rows(connection, _WAITING)
+    yield _one(OUTBOX_WAITING, waiting)
+    oldest = _rows(connection, _OLDEST)
+    yield _one(OUTBOX_AGE, _age(now_us, oldest[0][0]) if oldest else 0)
+
+
+def _dead_letters(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
+    rows = _rows(connection, _DEAD)
+    sums: dict[tuple[str, str], tuple[int, int]] = {}
+    for place, (hub, field, count, waiting) in enumerate(rows):
+        key = hub, (field or "event") if place < MOST_FIELDS else "other"
+        before = sums.get(key, (0, 0))
+        sums[key] = before[0] + count, before[1] + waiting
+    for (hub, field), (count, waiting) in (sums or {("transactions", "event"): (0, 0)}).items():
+        yield _one(DEAD_LETTERS, count, hub=hub, field=field)
+        yield _one(DEAD_WAITING, waiting, hub=hub, field=field)
+
+
+def _drift(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
+    alerts: dict[str, bool] = {}
+    for subject, statistic, hours, value, alert in _rows(connection, _DRIFT):
+        if value is not None:
+            yield _one(DRIFT, value, subject=subject, statistic=statistic, hours=f"{float(hours):g}")
+        alerts[subject] = alerts.get(subject, False) or bool(alert)
+    for subject, alert in alerts.items():
+        yield _one(DRIFT_ALERT, alert, subject=subject)
+    counts: dict[str, int] = dict(_rows(connection, _TRIGGERS))
+    for cause in Cause:
+        yield _one(TRIGGERS, counts.get(cause.value, 0), cause=cause.value)
+
+
+def _labels(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
+    ((delays,),) = _rows(connection, _LABELS)
+    if delays is not None:
+        for quantile, delay in zip(("0.5", "0.95"), delays, strict=True):
+            yield _one(LABEL_DELAY, delay, quantile=quantile)
+
+
+def _quality(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
+    for source, rule, passed in _rows(connection, _QUALITY):
+        yield _one(QUALITY, not passed, source=source, rule=rule)
+
+
+def _pipelines(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
+    for pipeline, status, count, last_us in _rows(connection, _RUNS):
+        if status != "running":  # a run that goes on will be counted as what it becomes: a counter never falls
+            yield _one(RUNS, count, pipeline=pipeline, status=status)
+        if status == "done":
+            yield _one(RUN_AGE, _age(now_us, last_us), pipeline=pipeline)
+
+
+def _models(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
+    verdicts: dict[bool, int] = dict(_rows(connection, _GATE))
+    for passed, result in ((True, "passed"), (False, "refused")):
+        yield _one(GATE, verdicts.get(passed, 0), result=result)
+    champion = _rows(connection, _CHAMPION)
+    digest, since_us = champion[0] if champion else (None, 0)
+    yield _one(CHAMPION, digest is not None)
+    if digest is not None:
+        yield _one(CHAMPION_AGE, _age(now_us, since_us))
+        for metric, value in _rows(connection, _PERFORMANCE, digest):
+            if value is not None:
+                yield _one(PERFORMANCE, value, metric=metric)
+
+
+def _notices(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
+    for channel, status, count in _rows(connection, _NOTICES):
+        yield _one(NOTICES, count, channel=channel, status=status)
+
+
+def _age(now_us: int, then_us: int) -> float:
+    """Seconds; never below nought, because clocks differ."""
+    return max(0, now_us - then_us) / US
+
+
+type _Part = Callable[[Connection[Any], int], Iterator[Sample]]
+
+_PARTS: Final[tuple[_Part, ...]] = (
+    _lag,
+    _dead_letters,
+    _drift,
+    _labels,
+    _quality,
+    _pipelines,
+    _models,
+    _notices,
+)
