@@ -19,6 +19,7 @@ INFRA_VENV := .venv-infra
 INFRA_PY := $(INFRA_VENV)/bin/python
 INFRA_STAMP := $(INFRA_VENV)/.setup-stamp
 INFRA_NODE := infra/node/node_modules/.setup-stamp
+PROMETHEUS := build/prometheus/.setup-stamp
 PYTEST_ARGS ?=
 # Most tests wait for real servers more than they compute; more processes than this make two cores late.
 TEST_PROCESSES ?= 2
@@ -29,7 +30,7 @@ CHAOS_SEEDS ?= 20
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) $(TWIN_NODE) $(TESTS_NODE) infra-setup ## Install everything into .venv, .venv-infra and node_modules (no root needed)
+setup: $(STAMP) $(TWIN_NODE) $(TESTS_NODE) infra-setup $(PROMETHEUS) ## Install everything into .venv, .venv-infra and node_modules (no root needed)
 	@echo "setup: ready; the command is $(VENV)/bin/tollgate"
 
 $(PY):
@@ -53,6 +54,11 @@ $(TESTS_NODE): tests/node/package-lock.json
 	@echo "setup: installing the tests' Node clients"
 	@cd tests/node && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
+
+# Without it everything but the tests of monitoring works, so a machine that cannot have it is set up all the same.
+$(PROMETHEUS): | $(STAMP)
+	@echo "setup: unpacking Prometheus, which the tests of monitoring run"
+	@if $(PY) -m twin.services.prometheus; then mkdir -p $(@D) && touch $@; fi
 
 twin-setup: $(STAMP) $(TWIN_NODE)
 
