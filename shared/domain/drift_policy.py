@@ -1,0 +1,326 @@
+"""When drift is worth waking somebody: the policy on top of the numbers (records 0006 and 0026).
+
+Each hour every feature and the score are measured over windows of 1, 3 and 24 hours that end with it. Two rules:
+
+- **Distribution.** PSI is at least the floor, and the window is so far from the reference as chance, cards that buy
+  more than once, and what days differ by anyway, would bring about less than once in a thousand hours over all features
+  and windows together.
+- **Level.** The values of the last 24 hours lie above or below those of the reference by more than they did in any
+  usual day of the past two weeks, by several standard deviations. It hears moves too small for PSI's floor; it keeps
+  silent until it has seen a week.
+
+A rule alerts when it is broken in two of the last three hours. How much days differ is learnt from the past two weeks,
+without the hours that were out of bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.domain.bundle_reference import SCORE, Reference
+from shared.domain.drift_counts import HourCounts, matched
+from shared.domain.drift_statistics import (
+    cluster_dispersion,
+    jensen_shannon,
+    kolmogorov,
+    level,
+    psi,
+    surprise,
+)
+from shared.domain.feature_view import Entity, FeatureView
+from shared.domain.instants import US_PER_DAY, US_PER_HOUR
+from shared.domain.pipeline import Cause, Priority, Severity
+
+LENGTHS: Final = (1, 3, 8, 24)
+"""Hours of the windows: the shortest that says anything, what a coarse drift must be found in, and up to a day."""
+
+MEMORY_US: Final = 35 * US_PER_DAY
+"""How far back usual days are looked at: five of each weekday, and the salary day of a month."""
+
+PRIOR_NATURAL: Final = 0.01
+"""How far from the reference windows keep beyond chance, PSI, before any was seen: what the features of the simulator
+and of the Handbook do at most in the mean, those that count transactions aside (record 0026)."""
+
+PRIOR_WINDOWS: Final = 5.0
+"""How many windows that assumption weighs."""
+
+
+type Floats = NDArray[np.float64]
+
+
+class Rule(StrEnum):
+    """Why a window is out of bounds."""
+
+    DISTRIBUTION = "distribution"
+    LEVEL = "level"
+
+
+@dataclass(frozen=True, slots=True)
+class DriftPolicy:
+    """The thresholds.
+
+    Attributes:
+        floor: PSI below which nobody is woken.
+        medium: PSI above which a trigger of medium priority is opened.
+        high: PSI above which one of high priority is.
+        family_error: How often an hour may be out of bounds by chance, over all features and windows together.
+        persistence: In so many of `persistence_of` hours a window must be out of bounds.
+        persistence_of: The hours, the present one included.
+        level_floor: Least move of the level that counts, see `drift_statistics.level`.
+        level_deviations: How many standard deviations of usual days the level must lie away from them.
+        learning_days: Windows at this hour of the day that must have been seen before the level is judged.
+    """
+
+    floor: float = 0.05
+    medium: float = 0.3
+    high: float = 0.5
+    family_error: float = 0.001
+    persistence: int = 2
+    persistence_of: int = 3
+    level_floor: float = 0.03
+    level_deviations: float = 4.5
+    learning_days: int = 7
+
+    def priority(self, distance: float) -> Priority | None:
+        """Of the trigger that a PSI opens; None for none."""
+        if distance > self.high:
+            return Priority.HIGH
+        return Priority.MEDIUM if distance > self.medium else None
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """How transactions of a window cluster.
+
+    Attributes:
+        n_rows: Transactions.
+        customers_squared: Sum over customers of the square of their transactions.
+        terminals_squared: Sum over terminals, likewise.
+    """
+
+    n_rows: int
+    customers_squared: int
+    terminals_squared: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What windows of one subject and length were like of late, and not out of bounds.
+
+    Attributes:
+        n_windows: How many.
+        distance: Mean of their distance beyond chance.
+        level: Mean of their level.
+        spread: Its standard deviation.
+    """
+
+    n_windows: int = 0
+    distance: float = 0.0
+    level: float = 0.0
+    spread: float = 0.0
+
+    @property
+    def natural(self) -> float:
+        """How far from the reference such windows keep anyway, not negative; an assumption fades as they come in."""
+        seen = self.n_windows * max(self.distance, 0.0)
+        return (seen + PRIOR_WINDOWS * PRIOR_NATURAL) / (self.n_windows + PRIOR_WINDOWS)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of one subject over one window.
+
+    Attributes:
+        subject: A feature, or `SCORE`.
+        hours: Length of the window.
+        start_us: Its start, microseconds since 1970 UTC.
+        end_us: Its end, not included.
+        n_rows: Rows counted.
+        n_reference: Rows of the reference.
+        psi: See `drift_statistics`; NaN without rows.
+        kolmogorov: Likewise.
+        jensen_shannon: Likewise.
+        level: Likewise.
+        distance: What was tested.
+        chance: What chance would make of it in the mean if rows were independent.
+        natural: What was allowed for days that differ.
+        p_value: Of the test.
+        deviations: Of the level, from usual days in standard deviations; NaN where it is not judged.
+        broken: The rules that are broken.
+    """
+
+    subject: str
+    hours: int
+    start_us: int
+    end_us: int
+    n_rows: int
+    n_reference: int
+    psi: float
+    kolmogorov: float
+    jensen_shannon: float
+    level: float
+    distance: float
+    chance: float
+    natural: float
+    p_value: float
+    deviations: float
+    broken: frozenset[Rule]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Drift: a rule that stayed broken.
+
+    Attributes:
+        subject: A feature, or `SCORE`.
+        rule: Which.
+        measured: The window that shows it best: of those out of bounds, the one with the greatest PSI.
+        severity: How bad.
+        priority: Of the trigger to open; None for none.
+    """
+
+    subject: str
+    rule: Rule
+    measured: Measured
+    severity: Severity
+    priority: Priority | None
+
+    @property
+    def cause(self) -> Cause:
+        """Of the trigger to open."""
+        return Cause.SCORE_DRIFT if self.subject == SCORE else Cause.FEATURE_DRIFT
+
+
+def usual(distance: Floats, levels: Floats) -> Usual:
+    """Sum up the past windows of one subject and length.
+
+    Those that were out of bounds must be left out, and so must those that end within a day of the window to be judged:
+    a drift that has begun must not make itself usual. None is older than `MEMORY_US`.
+
+    Args:
+        distance: (n,) float64, distance beyond chance.
+        levels: (n,) float64.
+    """
+    if not len(distance):
+        return Usual()
+    return Usual(len(distance), float(distance.mean()), float(levels.mean()), float(levels.std()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Watched:
+    """What is watched, and how.
+
+    Attributes:
+        reference: Of the bundle that is watched.
+        view: Its feature view.
+        policy: The thresholds.
+    """
+
+    reference: Reference
+    view: FeatureView
+    policy: DriftPolicy = DriftPolicy()
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """The features in order, then the score."""
+        return (*self.view.names, SCORE)
+
+
+def measure(
+    watched: Watched, hours: Sequence[HourCounts], clusters: Clusters, usuals: Mapping[str, Usual], length: int
+) -> list[Measured]:
+    """Measure every subject over the window that some hours make.
+
+    Args:
+        watched: What is watched.
+        hours: Hours in order; those that are not there had no rows. The last one ends the window.
+        clusters: Of the window.
+        usuals: By subject, what such windows were like of late; a subject without is new.
+        length: Hours of the window.
+
+    Returns:
+        One for each subject, in order.
+    """
+    reference, policy = watched.reference, watched.policy
+    entities = {feature.name: feature.entity for feature in watched.view.features}
+    by_customer = cluster_dispersion(clusters.customers_squared, clusters.n_rows)
+    by_terminal = cluster_dispersion(clusters.terminals_squared, clusters.n_rows)
+    end_us = hours[-1].start_us + US_PER_HOUR
+    error = policy.family_error / (len(watched.subjects) * len(LENGTHS))
+    found = []
+    for name in watched.subjects:
+        histogram = reference.histograms[name]
+        current: NDArray[np.int64] = np.sum([hour.counts[name] for hour in hours], axis=0)
+        compared = matched(histogram, [(hour.start_us, int(hour.counts[name].sum())) for hour in hours])
+        before = usuals.get(name, Usual())
+        dispersion = by_terminal if entities.get(name) is Entity.TERMINAL else by_customer
+        test = surprise(compared, current, dispersion, before.natural)
+        distance, moved = psi(compared, current), level(compared, current)
+        n_rows = int(current.sum())
+        deviations = math.nan
+        if before.n_windows >= policy.learning_days and n_rows > 0:
+            # 1/12 is the variance of a rank's share; the past may be too smooth to know the spread of this window.
+            spread = max(before.spread, math.sqrt(dispersion / (12.0 * n_rows)))
+            deviations = (moved - before.level) / spread
+        broken = set()
+        if distance >= policy.floor and test.p_value < error:
+            broken.add(Rule.DISTRIBUTION)
+        if abs(deviations) >= policy.level_deviations and abs(moved - before.level) >= policy.level_floor:
+            broken.add(Rule.LEVEL)
+        found.append(
+            Measured(
+                subject=name,
+                hours=length,
+                start_us=end_us - length * US_PER_HOUR,
+                end_us=end_us,
+                n_rows=n_rows,
+                n_reference=int(histogram.counts.sum()),
+                psi=distance,
+                kolmogorov=kolmogorov(compared, current),
+                jensen_shannon=jensen_shannon(compared, current),
+                level=moved,
+                distance=test.distance,
+                chance=test.chance,
+                natural=before.natural,
+                p_value=test.p_value,
+                deviations=deviations,
+                broken=frozenset(broken),
+            )
+        )
+    return found
+
+
+def judge(policy: DriftPolicy, recent: Sequence[Measured], end_us: int) -> list[Finding]:
+    """What stayed out of bounds.
+
+    Args:
+        policy: The thresholds.
+        recent: Windows of all subjects and lengths that end in the last `persistence_of` hours.
+        end_us: End of the hour that is judged, microseconds since 1970 UTC; what is not broken now is no finding.
+
+    Returns:
+        At most one for each subject, the greatest PSI first.
+    """
+    since_us = end_us - (policy.persistence_of - 1) * US_PER_HOUR
+    ended: dict[tuple[str, int, Rule], set[int]] = {}
+    for one in recent:
+        for rule in one.broken:
+            if since_us <= one.end_us <= end_us:
+                ended.setdefault((one.subject, one.hours, rule), set()).add(one.end_us)
+    best: dict[str, Finding] = {}
+    for one in recent:
+        for rule in sorted(one.broken, reverse=True):
+            if one.end_us != end_us or len(ended[one.subject, one.hours, rule]) < policy.persistence:
+                continue
+            if one.subject not in best or one.psi > best[one.subject].measured.psi:
+                priority = policy.priority(one.psi)
+                severity = Severity.ERROR if priority is not None else Severity.WARNING
+                best[one.subject] = Finding(one.subject, rule, one, severity, priority)
+    return sorted(best.values(), key=lambda finding: -finding.measured.psi)
