@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Pointer, Role
-from shared.domain.errors import Conflict, InvalidInput, NotFound, TollgateError, Transient
+from shared.domain.errors import Conflict, InvalidInput, NotFound, Transient
 from shared.domain.promotion import Acceptance, Verdict, read_verdict, verdict_digest, write_verdict
 from shared.ports.clock import Clock
 from shared.ports.models import BundleStore
+from shared.ports.registry import RunRecords
 from shared.ports.succession import Action, Change, KeptVerdict, KnownModel, Promotions
 from shared.services.succession_following import follow, known_model
 
@@ -57,7 +58,7 @@ class Succession:
         clock: Clock,
         *,
         views: Collection[str],
-        tell: Callable[[Sequence[Change]], None] = lambda _changes: None,
+        records: RunRecords | None = None,
     ) -> None:
         """Prepare.
 
@@ -66,14 +67,13 @@ class Succession:
             promotions: The account of who played which role.
             clock: Dates changes.
             views: Feature views whose entity state is complete, so that a champion may use them.
-            tell: Told of committed changes, to queue them for the model registry. What it raises is only logged: a
-                registry never stands in the way of a promotion.
+            records: The queue of the model registry, where aliases follow; None for no registry.
         """
         self._store = store
         self._promotions = promotions
         self._clock = clock
         self._views = views
-        self._tell = tell
+        self._records = records
 
     def promote(self, digest: str, *, author: str, reason: str) -> Change:
         """Make a bundle champion that the gate has let through, compared with the champion of this moment.
@@ -155,7 +155,7 @@ class Succession:
         return self._enthrone(self._fit_to_decide(target), Action.ROLLBACK, heads, _Word(author, reason))
 
     def appoint(
-        self, role: Role, digest: str, *, author: str, reason: str, verdict: KeptVerdict | None = None
+        self, role: Role, digest: str, *, author: str, reason: str, verdict_digest: str | None = None
     ) -> Change:
         """Make a bundle challenger or shadow; it decides nothing.
 
@@ -164,7 +164,7 @@ class Succession:
             digest: Of the bundle.
             author: Who.
             reason: Why.
-            verdict: What the gate said of it, if it was asked; kept along with the change.
+            verdict_digest: Of what the gate said of it, if it was asked.
 
         Raises:
             InvalidInput: The role is the champion's, or the bundle is champion.
@@ -177,8 +177,8 @@ class Succession:
         if _digest(heads, Role.CHAMPION) == digest:
             raise InvalidInput("digest", f"{_short(digest)} is champion")
         self._register(self._opened(digest))
-        word = _Word(author, reason, None if verdict is None else verdict.digest)
-        return self._commit([self._next(heads, role, digest, _TRIED[role], word)], heads, verdict)
+        word = _Word(author, reason, verdict_digest)
+        return self._commit([self._next(heads, role, digest, _TRIED[role], word)], heads)
 
     def retire(self, role: Role, *, author: str, reason: str) -> Change | None:
         """Take the part of challenger or shadow away; None if nobody ever played it.
@@ -258,7 +258,7 @@ class Succession:
 
     def reconcile(self) -> int:
         """Bring pointers and account together; returns how many states were written. Idempotent."""
-        return follow(self._store, self._promotions, self._clock.now_us())
+        return follow(self._store, self._promotions, self._records, self._clock.now_us())
 
     def _heads(self) -> Mapping[Role, Change]:
         self.reconcile()
@@ -326,10 +326,6 @@ class Succession:
                 f"the change is recorded as state {first.pointer.number} of {first.pointer.role}, and its pointer"
                 f" follows once the store can be reached: {error}"
             ) from error
-        try:
-            self._tell(changes)
-        except TollgateError:
-            _log.warning("the registry was not told of a change", exc_info=True)
         return first
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from shared.domain.bundle_manifest import Manifest, read_manifest
-from shared.domain.bundle_pointer import Pointed, Role
-from shared.domain.errors import BrokenInvariant, Conflict, NotFound, Transient
+from shared.domain.bundle_pointer import Pointed, Pointer, Role
+from shared.domain.errors import BrokenInvariant, Conflict, NotFound, TollgateError, Transient
 from shared.ports.models import BundleStore
+from shared.ports.registry import RunRecords
 from shared.ports.succession import Action, Change, KnownModel, ModelStatus, Promotions
 
 _log = logging.getLogger(__name__)
@@ -23,12 +25,13 @@ ATTEMPTS: Final = 20
 """Each failed one means that somebody else got on with the same work."""
 
 
-def follow(store: BundleStore, promotions: Promotions, now_us: int) -> int:
+def follow(store: BundleStore, promotions: Promotions, records: RunRecords | None, now_us: int) -> int:
     """Bring the pointers of all roles and the account together. Idempotent.
 
     Args:
         store: Where pointers are.
         promotions: The account.
+        records: The queue of the model registry, which gets every state that is written, at least once; None for none.
         now_us: Dates the registration of models that are adopted, microseconds since 1970 UTC.
 
     Returns:
@@ -38,13 +41,7 @@ def follow(store: BundleStore, promotions: Promotions, now_us: int) -> int:
         BrokenInvariant: Both have a state of one number, and the two differ.
         Transient: One of them cannot be reached now; calling again goes on.
     """
-    return sum(_follow_role(store, promotions, role, now_us) for role in Role)
-
-
-def seen(promotions: Promotions) -> dict[Role, int]:
-    """The number of every role's present state in the account; 0 for a role that was never given."""
-    heads = promotions.heads()
-    return {role: heads[role].pointer.number if role in heads else 0 for role in Role}
+    return sum(_Following(store, promotions, records, now_us).follow(role) for role in Role)
 
 
 def known_model(digest: str, manifest: Manifest, now_us: int) -> KnownModel:
@@ -63,42 +60,67 @@ def known_model(digest: str, manifest: Manifest, now_us: int) -> KnownModel:
     )
 
 
-def _follow_role(store: BundleStore, promotions: Promotions, role: Role, now_us: int) -> int:
-    written = 0
-    for _ in range(ATTEMPTS):
-        # The pointer first: a row that is committed after this look is newer than what the pointer can show.
-        pointed = store.pointer(role)
-        number = pointed.pointer.number if pointed.pointer else 0
-        rows = promotions.since(role, max(number - 1, 0))
-        try:
-            if number and not rows:
-                written += _adopt(store, promotions, role, now_us)
+@dataclass(frozen=True, slots=True)
+class _Following:
+    """What following needs."""
+
+    store: BundleStore
+    promotions: Promotions
+    records: RunRecords | None
+    now_us: int
+
+    def follow(self, role: Role) -> int:
+        """Bring one role together; returns how many states were written."""
+        written = 0
+        for _ in range(ATTEMPTS):
+            # The pointer first: a row that is committed after this look is newer than what the pointer can show.
+            pointed = self.store.pointer(role)
+            number = pointed.pointer.number if pointed.pointer else 0
+            rows = self.promotions.since(role, max(number - 1, 0))
+            try:
+                if number and not rows:
+                    written += self._adopt(role)
+                    continue
+                if number and rows[0].pointer != pointed.pointer:
+                    raise BrokenInvariant(f"state {number} of {role} is one in the account and another in its pointer")
+                return written + self._write(pointed, rows[1:] if number else rows)
+            except Conflict:
                 continue
-            if number and (rows[0].pointer.number != number or rows[0].pointer != pointed.pointer):
-                raise BrokenInvariant(f"state {number} of {role} is one in the account and another in its pointer")
-            return written + _write(store, pointed, rows[1:] if number else rows)
-        except Conflict:
-            continue
-    raise Transient(f"the pointer of {role} changes faster than it can be followed")
+        raise Transient(f"the pointer of {role} changes faster than it can be followed")
 
+    def _write(self, pointed: Pointed, rows: Sequence[Change]) -> int:
+        for row in rows:
+            self._queue(row.pointer)  # before the pointer: whoever dies in between is followed by one who queues again
+            pointed = self.store.point(row.pointer, pointed.tag)
+            _log.info(
+                "a pointer followed",
+                extra={
+                    "role": row.pointer.role.value,
+                    "bundle_digest": row.pointer.digest,
+                    "number": row.pointer.number,
+                },
+            )
+        return len(rows)
 
-def _write(store: BundleStore, pointed: Pointed, rows: Sequence[Change]) -> int:
-    for row in rows:
-        pointed = store.point(row.pointer, pointed.tag)
-        _log.info(
-            "a pointer followed",
-            extra={"role": row.pointer.role.value, "bundle_digest": row.pointer.digest, "number": row.pointer.number},
-        )
-    return len(rows)
+    def _adopt(self, role: Role) -> int:
+        """Enter the states that the account lacks, those of other roles as they are."""
+        heads = self.promotions.heads()
+        numbers = {one: heads[one].pointer.number if one in heads else 0 for one in Role}
+        states = [state for state in self.store.history(role) if state.number > numbers[role]]
+        for digest in {state.digest for state in states if state.digest is not None}:
+            try:
+                self.promotions.register(known_model(digest, read_manifest(self.store.manifest(digest)), self.now_us))
+            except (BrokenInvariant, Conflict, NotFound):
+                _log.warning("a model that is pointed to cannot be registered", extra={"bundle_digest": digest})
+        self.promotions.append([Change(state, Action.ADOPT) for state in states], numbers)
+        for state in states:
+            self._queue(state)
+        return len(states)
 
-
-def _adopt(store: BundleStore, promotions: Promotions, role: Role, now_us: int) -> int:
-    numbers = seen(promotions)
-    states = [state for state in store.history(role) if state.number > numbers[role]]
-    for digest in {state.digest for state in states if state.digest is not None}:
+    def _queue(self, state: Pointer) -> None:
+        if self.records is None:
+            return
         try:
-            promotions.register(known_model(digest, read_manifest(store.manifest(digest)), now_us))
-        except (BrokenInvariant, Conflict, NotFound):
-            _log.warning("a model that is pointed to cannot be registered", extra={"bundle_digest": digest})
-    promotions.append([Change(state, Action.ADOPT) for state in states], numbers)
-    return len(states)
+            self.records.enqueue(state)
+        except TollgateError:  # a registry never stands in the way of a promotion
+            _log.warning("a change was not queued for the registry", extra={"role": state.role.value}, exc_info=True)

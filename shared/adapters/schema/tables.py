@@ -450,7 +450,7 @@ PROMOTIONS: Final = Table(
     _text("role", "champion, challenger, shadow"),
     _big("number", "number of the pointer's state, from 1 without gaps"),
     _key("bundle_digest", "who plays the part from then on; null for nobody", nullable=True),
-    _text("action", "promote, accept, rollback, challenge, shadow, retire"),
+    _text("action", "promote, accept, rollback, challenge, shadow, retire, adopt"),
     _text("author"),
     _text("reason"),
     _key("verdict_digest", "the verdict that led to it", nullable=True),

@@ -20,7 +20,7 @@ COMMENT ON TABLE tollgate.promotions IS 'Every change of a role, append-only: wh
 COMMENT ON COLUMN tollgate.promotions.role IS 'champion, challenger, shadow';
 COMMENT ON COLUMN tollgate.promotions.number IS 'number of the pointer''s state, from 1 without gaps';
 COMMENT ON COLUMN tollgate.promotions.bundle_digest IS 'who plays the part from then on; null for nobody';
-COMMENT ON COLUMN tollgate.promotions.action IS 'promote, accept, rollback, challenge, shadow, retire';
+COMMENT ON COLUMN tollgate.promotions.action IS 'promote, accept, rollback, challenge, shadow, retire, adopt';
 COMMENT ON COLUMN tollgate.promotions.verdict_digest IS 'the verdict that led to it';
 COMMENT ON COLUMN tollgate.promotions.changed_at_us IS 'when, by our clock, microseconds since 1970 UTC';
 
