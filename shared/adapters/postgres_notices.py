@@ -78,7 +78,7 @@ _PUT_OFF: Final = f"""
 UPDATE tollgate.notifications SET error = %(error)s, next_at_us = %(at)s {_HELD}
 """  # noqa: S608 - made of constants
 _RELEASE: Final = f"""
-UPDATE tollgate.notifications SET attempts = attempts - 1, next_at_us = %(at)s {_HELD}
+UPDATE tollgate.notifications SET attempts = attempts - 1, error = %(error)s, next_at_us = %(at)s {_HELD}
 """  # noqa: S608 - made of constants
 
 
@@ -129,9 +129,9 @@ class PostgresNotices:
         """Let it wait until the next attempt."""
         return self._change(_PUT_OFF, claimed, next_at_us, error=error)
 
-    def release(self, claimed: ClaimedNotice, now_us: int) -> bool:
+    def release(self, claimed: ClaimedNotice, next_at_us: int, reason: str) -> bool:
         """Let it wait as before the claim."""
-        return self._change(_RELEASE, claimed, now_us)
+        return self._change(_RELEASE, claimed, next_at_us, error=reason)
 
     def _change(self, statement: str, claimed: ClaimedNotice, at_us: int, **values: object) -> bool:
         place = {"number": claimed.number, "attempt": claimed.attempt, "at": at_us}

@@ -119,8 +119,8 @@ class WaitingNotices(Protocol):
         """Note why an attempt failed and when the next one is due; returns whether the claim still held."""
         ...
 
-    def release(self, claimed: ClaimedNotice, now_us: int) -> bool:
-        """Give back what was not tried; returns whether the claim still held."""
+    def release(self, claimed: ClaimedNotice, next_at_us: int, reason: str) -> bool:
+        """Give back what was not tried, and say why; returns whether the claim still held."""
         ...
 
 

@@ -118,8 +118,9 @@ def test_what_was_put_off_comes_again_when_it_is_due(store: Store) -> None:
 def test_what_was_released_counts_as_untried(store: Store) -> None:
     store.put(notice("a"))
     store.spread(["mail"], NOW_US)
-    assert store.release(one(store), NOW_US)
-    assert one(store).attempt == 1
+    assert store.release(one(store), NOW_US + 5, "the channel rests")
+    assert store.claim("mail", NOW_US + 4, RULES) == Claim()
+    assert one(store, NOW_US + 5).attempt == 1
 
 
 def test_what_waits_for_too_long_is_given_up(store: Store) -> None:

@@ -78,8 +78,8 @@ class FakeNotices:
     def put_off(self, claimed: ClaimedNotice, next_at_us: int, error: str) -> bool:
         return self._change(claimed, next_at_us=next_at_us, error=error)
 
-    def release(self, claimed: ClaimedNotice, now_us: int) -> bool:
-        return self._change(claimed, attempts=claimed.attempt - 1, next_at_us=now_us)
+    def release(self, claimed: ClaimedNotice, next_at_us: int, reason: str) -> bool:
+        return self._change(claimed, attempts=claimed.attempt - 1, next_at_us=next_at_us, error=reason)
 
     def _change(self, claimed: ClaimedNotice, **values: object) -> bool:
         self._fail()
