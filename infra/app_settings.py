@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from infra.config import StackConfig
-from infra.topology import APPS, CONTAINERS, HUBS, SECRETS, SETTINGS
+from infra.topology import APPS, CONTAINERS, HUBS, OPTIONAL_SECRETS, SECRETS, SETTINGS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 EXAMPLE: Final = ROOT / "local.settings.example.json"
@@ -116,6 +116,8 @@ def needed_secrets() -> dict[str, str]:
 def _value(app: str, name: str, field: FieldInfo, config: StackConfig, secret_uri: Callable[[str], str]) -> str | None:
     if name in SECRETS:
         return f"@Microsoft.KeyVault(SecretUri={secret_uri(SECRETS[name])})"
+    if name in OPTIONAL_SECRETS:
+        return f"@Microsoft.KeyVault(SecretUri={secret_uri(OPTIONAL_SECRETS[name])})"
     if field.annotation is SecretStr or SecretStr in get_args(field.annotation) or _SECRET_LOOKING.search(name):
         raise SettingError(f"{name} of {app} looks like a secret: add it to SECRETS in infra/topology.py")
     if name == "LOG_LEVEL":

@@ -11,7 +11,7 @@ from typing import Final
 
 from infra.app_settings import containers_read
 from infra.config import StackConfig
-from infra.topology import APPS, CONTAINERS, HUB_RECEIVERS, HUB_SENDERS, SECRETS, SETTINGS
+from infra.topology import APPS, CONTAINERS, HUB_RECEIVERS, HUB_SENDERS, OPTIONAL_SECRETS, SECRETS, SETTINGS
 
 
 class Role(StrEnum):
@@ -74,7 +74,8 @@ def grants(config: StackConfig) -> tuple[Grant, ...]:
         rows += [Grant(app, Role.HUB_SENDER, f"hub:{hub}") for app in senders if _has(app, "EVENT_HUBS")]
     for hub, receivers in HUB_RECEIVERS.items():
         rows += [Grant(app, Role.HUB_RECEIVER, f"hub:{hub}") for app in receivers if _has(app, "EVENT_HUBS")]
-    rows += [Grant(app, Role.SECRETS_USER, "vault") for app in APPS if any(_has(app, name) for name in SECRETS)]
+    secrets = (*SECRETS, *OPTIONAL_SECRETS)
+    rows += [Grant(app, Role.SECRETS_USER, "vault") for app in APPS if any(_has(app, name) for name in secrets)]
     rows.append(Grant(OPERATORS, Role.SECRETS_OFFICER, "vault"))
     rows.append(Grant(OPERATORS, Role.BLOB_CONTRIBUTOR, "container:models"))
     if config.mlflow:

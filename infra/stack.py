@@ -26,7 +26,7 @@ from infra.delivery.package import read_package
 from infra.delivery.vault_key import VaultKey
 from infra.naming import Naming
 from infra.roles import MLFLOW, OPERATORS, grants
-from infra.topology import APPS
+from infra.topology import APPS, OPTIONAL_SECRETS
 
 SMALLEST_MAXIMUM: Final = 40
 """The least upper bound of instances that Flex takes."""
@@ -199,7 +199,8 @@ def _settings(
     # A reference into the vault is text with an address in it, which is known only once the vault exists.
     values: dict[str, pulumi.Input[str]] = {}
     for name, value in plain_settings(app, config, lambda secret: f"<{secret}>").items():
-        secrets = [secret for secret in needed_secrets().values() if f"<{secret}>" in value]
+        named = [*needed_secrets().values(), *OPTIONAL_SECRETS.values()]
+        secrets = [secret for secret in named if f"<{secret}>" in value]
         values[name] = value
         for secret in secrets:
             before, _, after = value.partition(f"<{secret}>")

@@ -62,3 +62,11 @@ CONTAINERS: Final[dict[str, Container]] = {
 
 SECRETS: Final[dict[str, str]] = {"SURROGATE_KEYS": "surrogate-keys"}
 """Setting -> name in the Key Vault. Drawn there and never seen by Pulumi: `infra.delivery.vault_key`."""
+
+OPTIONAL_SECRETS: Final[dict[str, str]] = {
+    "NOTIFY_SMTP_PASSWORD": "notify-smtp-password",
+    "NOTIFY_SLACK_URL": "notify-slack-url",
+    "NOTIFY_WEBHOOK_URL": "notify-webhook-url",
+    "NOTIFY_WEBHOOK_SECRET": "notify-webhook-secret",
+}
+"""Setting -> name in the Key Vault, of what operators put there; the app takes a missing one for empty."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from shared.domain.decision import Policy
 from shared.domain.errors import InvalidInput
@@ -197,7 +197,72 @@ class IngestSettings(DecidingSettings):
     )
 
 
-class DriftSettings(ProbeSettings):
+ADDRESS_PATTERN = r"^$|^https?://[!-~]+$"
+UNRESOLVED = "@Microsoft.KeyVault("
+"""How a reference into the vault begins; the platform hands it over as it is while the vault has no such secret
+(https://learn.microsoft.com/azure/app-service/app-service-key-vault-references)."""
+
+
+class NotifySettings(ProbeSettings):
+    """Channels by which people are told; a channel without an address is off."""
+
+    notify_smtp_host: str = Field(default="", alias="NOTIFY_SMTP_HOST", description="Mail server; empty for no mail.")
+    notify_smtp_port: int = Field(default=587, alias="NOTIFY_SMTP_PORT", ge=1, le=65535, description="Its port.")
+    notify_smtp_tls: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", alias="NOTIFY_SMTP_TLS", description="How the connection to it is protected."
+    )
+    notify_smtp_user: str = Field(default="", alias="NOTIFY_SMTP_USER", description="Login; empty for none.")
+    notify_smtp_password: SecretStr = Field(
+        default=SecretStr(""), alias="NOTIFY_SMTP_PASSWORD", description="Secret. Password of the login."
+    )
+    notify_mail_from: str = Field(default="", alias="NOTIFY_MAIL_FROM", description="Sender of mails.")
+    notify_mail_to: str = Field(default="", alias="NOTIFY_MAIL_TO", description="Recipients of mails, with commas.")
+    notify_slack_url: SecretStr = Field(
+        default=SecretStr(""),
+        alias="NOTIFY_SLACK_URL",
+        description="Secret. Incoming webhook of Slack; empty for none.",
+    )
+    notify_webhook_url: SecretStr = Field(
+        default=SecretStr(""), alias="NOTIFY_WEBHOOK_URL", description="Secret. Address to post to; empty for none."
+    )
+    notify_webhook_secret: SecretStr = Field(
+        default=SecretStr(""), alias="NOTIFY_WEBHOOK_SECRET", description="Secret. Key of the posts' signature."
+    )
+    notify_per_hour: int = Field(
+        default=20, alias="NOTIFY_PER_HOUR", ge=1, le=1000, description="Notices in one channel and hour at most."
+    )
+    notify_give_up_days: int = Field(
+        default=3, alias="NOTIFY_GIVE_UP_DAYS", ge=1, le=30, description="How long a channel that fails is tried, days."
+    )
+    notify_link_base: str = Field(
+        default="",
+        alias="NOTIFY_LINK_BASE",
+        pattern=ADDRESS_PATTERN,
+        description="Address of the drift app as people reach it, before links that are paths.",
+    )
+
+    @property
+    def mail_recipients(self) -> tuple[str, ...]:
+        """Who gets mails."""
+        return tuple(text.strip() for text in self.notify_mail_to.split(",") if text.strip())
+
+    @field_validator(
+        "notify_smtp_password", "notify_slack_url", "notify_webhook_url", "notify_webhook_secret", mode="after"
+    )
+    @classmethod
+    def _resolved(cls, value: SecretStr) -> SecretStr:
+        return SecretStr("") if value.get_secret_value().startswith(UNRESOLVED) else value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.notify_smtp_host and not (self.notify_mail_from and self.mail_recipients):
+            raise ValueError("NOTIFY_MAIL_FROM and NOTIFY_MAIL_TO must be set beside NOTIFY_SMTP_HOST")
+        if self.notify_smtp_user and self.notify_smtp_tls == "none":
+            raise ValueError("NOTIFY_SMTP_TLS must not be none with NOTIFY_SMTP_USER: the password would go in clear")
+        return self
+
+
+class DriftSettings(NotifySettings):
     """The drift app."""
 
     connections: ClassVar[tuple[str, ...]] = (*AppSettings.connections, "EVENT_HUBS")

@@ -14,8 +14,10 @@ from shared.adapters.postgres import parse_postgres
 from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.drift_notices import notice_parts
 from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
+from shared.entrypoints.notice_timers import NoticeParts
 from shared.ports.archive import SealedLedger, Seals
 from shared.ports.clock import Clock
 from shared.ports.ledger import Partitions
@@ -34,6 +36,7 @@ class DriftApp:
     seals: Seals
     clock: Clock
     runs: TimedRuns
+    notices: NoticeParts
     dependencies: tuple[Dependency, ...]
 
 
@@ -48,7 +51,8 @@ def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
         sealed=PostgresSealedLedger(where, "drift"),
         seals=BlobSeals(service.get_container_client(SEALS_CONTAINER)),
         clock=clock,
-        runs=timed_runs(where, "drift", clock),
+        runs=runs,
+        notices=notice_parts(where, settings, clock, runs),
         dependencies=(BlobContainerDependency(probes),),
     )
 

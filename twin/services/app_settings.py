@@ -22,6 +22,21 @@ _DECIDING = {
     "METERS_FLUSH_S": "10",
 }
 _OWN: Mapping[str, Mapping[str, str]] = {
+_NOTIFY = {
+    "NOTIFY_SMTP_HOST": "",
+    "NOTIFY_SMTP_PORT": "587",
+    "NOTIFY_SMTP_TLS": "starttls",
+    "NOTIFY_SMTP_USER": "",
+    "NOTIFY_SMTP_PASSWORD": "",
+    "NOTIFY_MAIL_FROM": "",
+    "NOTIFY_MAIL_TO": "",
+    "NOTIFY_SLACK_URL": "",
+    "NOTIFY_WEBHOOK_URL": "",
+    "NOTIFY_WEBHOOK_SECRET": "",
+    "NOTIFY_PER_HOUR": "20",
+    "NOTIFY_GIVE_UP_DAYS": "3",
+    "NOTIFY_LINK_BASE": "",
+}
     "score": {
         "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
         "SCORE_DEADLINE_MS": "5000",
@@ -42,7 +57,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         **_DECIDING,
         **_HUB,
     },
-    "drift": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1", "PROBE_SCHEDULE": "0 */5 * * * *", **_HUB},
+    "drift": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1", "PROBE_SCHEDULE": "0 */5 * * * *", **_NOTIFY, **_HUB},
     "retrain": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1"},
 }
 MARK = "_written_by"
