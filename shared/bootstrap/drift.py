@@ -45,6 +45,7 @@ def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
     settings = configured(DriftSettings, environment)
     service, where, clock = data_storage(environment), parse_postgres(DATABASE, environment), SystemClock()
     probes = service.get_container_client(settings.probes_container)
+    runs = timed_runs(where, "drift", clock)
     return DriftApp(
         receipts=BlobProbeReceipts(probes),
         partitions=PostgresPartitions(where, "drift"),
