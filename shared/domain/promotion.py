@@ -67,7 +67,8 @@ class GateRules:
         min_recall: Least share of the window's frauds declined at the bundle's own threshold (record 0007).
         min_precision: Least share of frauds among what it declines there (record 0007).
         alpha: Chance of calling an equal challenger better, one-sided.
-        loss_margin: By what share of the champion's expected loss a challenger's may at most be shown to be greater.
+        loss_margin: How far, as a share of the champion's expected loss, the upper end of a challenger's may lie above
+            it. Amounts are heavy-tailed, so a window of 1,200 frauds knows the difference to about .05 either way.
         segment_alpha: Chance that any segment of an equal challenger is called worse, over all segments together.
         segment_frauds: Frauds, and genuine transactions, from which on a segment is judged by itself.
         slope_low: Least slope of outcomes over log-odds of the score (Cox, "Two further applications of a model for
@@ -89,7 +90,7 @@ class GateRules:
     min_recall: float = 0.80
     min_precision: float = 0.75
     alpha: float = 0.025
-    loss_margin: float = 0.05
+    loss_margin: float = 0.10
     segment_alpha: float = 0.05
     segment_frauds: int = 30
     slope_low: float = 0.9

@@ -168,21 +168,26 @@ class PrecisionRanking:
         if np.isnan(scores).any():
             raise BrokenInvariant("a score is no number")
         order = np.argsort(-scores, kind="stable")
-        ranked = scores[order]
-        self._customer = customer[order]
-        self._fraud = is_fraud[order]
-        self._last_of_tie = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+        ranked, fraud = scores[order], is_fraud[order]
+        last_of_tie = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
+        # Precision is asked for at thresholds with a fraud only: rows between them count as one sum each, and rows
+        # below the last fraud not at all.
+        found = np.flatnonzero(fraud)
+        threshold, self._threshold_of = np.unique(np.searchsorted(last_of_tie, found), return_inverse=True)
+        ends = last_of_tie[threshold] + 1
+        self._starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
+        self._customer = customer[order[: ends[-1]]] if len(ends) else order[:0]
+        self._fraud_customer = customer[order[found]]
 
     def average_precision(self, weights: Floats) -> float:
         """Average precision when each customer counts as often as its weight says; NaN without a fraud."""
-        row = weights[self._customer]
-        seen = np.cumsum(row)[self._last_of_tie]
-        frauds = np.cumsum(np.where(self._fraud, row, 0.0))[self._last_of_tie]
-        if frauds[-1] == 0.0:
+        frauds = np.bincount(self._threshold_of, weights=weights[self._fraud_customer], minlength=len(self._starts))
+        total = frauds.sum()
+        if not total > 0.0:
             return float("nan")
-        found = np.diff(frauds, prepend=0.0)
-        precision = np.divide(frauds, seen, out=np.zeros_like(seen), where=seen > 0)
-        return float(np.dot(found, precision) / frauds[-1])
+        seen = np.cumsum(np.add.reduceat(weights[self._customer], self._starts))
+        precision = np.divide(np.cumsum(frauds), seen, out=np.zeros_like(seen), where=seen > 0)
+        return float(np.dot(frauds, precision) / total)
 
 
 def resampled_weights(n_customers: int, rng: np.random.Generator) -> Floats:
