@@ -138,9 +138,7 @@ def write_record(record: RegistryRecord) -> Evidence:
     """The record as plain JSON."""
     if isinstance(record, Pointer):
         return {_ROLE: json.loads(write_pointer(record))}
-    document = asdict(record)
-    document["metrics"] = {metric.pop("name"): metric for metric in document["metrics"]}
-    return {_RUN: document}
+    return {_RUN: {**asdict(record), "metrics": [asdict(metric) for metric in record.metrics]}}
 
 
 def read_record(document: Evidence) -> RegistryRecord:
@@ -162,8 +160,8 @@ def read_record(document: Evidence) -> RegistryRecord:
             view=run.text("view"),
             parameters=run.fields("parameters").values(int, float, str),
             metrics=tuple(
-                Metric(name, entry.number("value"), entry.number("low"), entry.number("high"))
-                for name, entry in run.fields("metrics").each()
+                Metric(entry.text("name"), entry.number("value"), entry.number("low"), entry.number("high"))
+                for entry in run.many("metrics")
             ),
             confidence=run.number("confidence"),
             spans={

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from shared.domain.bundle import Bundle
 from shared.domain.bundle_pointer import Pointer
+from shared.domain.pipeline import Evidence
 from shared.domain.registry import RegistryRecord, RunRecord
 from shared.domain.registry_rows import MeasuredRows
 
@@ -36,12 +37,12 @@ class WaitingRecord:
 
     Attributes:
         number: Its place in the queue.
-        record: What to tell.
+        document: What `write_record` made of it; unread, so that one that cannot be read does not hide the others.
         attempts: How many have failed.
     """
 
     number: int
-    record: RegistryRecord
+    document: Evidence
     attempts: int
 
 

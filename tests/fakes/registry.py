@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from shared.domain.bundle import Bundle
 from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.errors import NotFound, TollgateError
-from shared.domain.registry import RegistryRecord, RunRecord, read_record, record_key, write_record
+from shared.domain.registry import RegistryRecord, RunRecord, record_key, write_record
 from shared.domain.registry_rows import MeasuredRows
 from shared.ports.registry import WaitingRecord
 
@@ -18,6 +18,7 @@ class FakeRecords:
     """Records left and waiting; `fault` is raised by every method while it is set."""
 
     waiting: dict[int, WaitingRecord] = field(default_factory=dict)
+    keys: dict[int, str] = field(default_factory=dict)
     next_at_us: dict[int, int] = field(default_factory=dict)
     errors: dict[int, str] = field(default_factory=dict)
     numbers: int = 0
@@ -26,10 +27,11 @@ class FakeRecords:
     def enqueue(self, record: RegistryRecord) -> bool:
         _fail(self.fault)
         key = record_key(record)
-        if any(record_key(kept.record) == key for kept in self.waiting.values()):
+        if any(self.keys[number] == key for number in self.waiting):
             return False
         self.numbers += 1
-        self.waiting[self.numbers] = WaitingRecord(self.numbers, read_record(write_record(record)), 0)
+        self.keys[self.numbers] = key
+        self.waiting[self.numbers] = WaitingRecord(self.numbers, write_record(record), 0)
         self.next_at_us[self.numbers] = 0
         return True
 
