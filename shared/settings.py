@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from shared.domain.decision import Policy
 from shared.domain.errors import InvalidInput
+from shared.domain.instants import US_PER_DAY
 from shared.domain.surrogates import KeyRing, parse_key_ring
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -100,6 +101,13 @@ class DecidingSettings(ProbeSettings):
         le=1,
         description="Calibrated score from which on it is reviewed; at most FRAUD_THRESHOLD.",
     )
+    event_max_age_days: int = Field(
+        default=7,
+        alias="EVENT_MAX_AGE_DAYS",
+        ge=1,
+        le=366,
+        description="Transactions that happened longer ago are refused, days.",
+    )
     surrogate_keys: SecretStr = Field(
         alias="SURROGATE_KEYS",
         description="Secret. Keys of surrogates: `<id>:<base64>` with commas, the current one first.",
@@ -108,7 +116,7 @@ class DecidingSettings(ProbeSettings):
         default="models", alias="MODELS_CONTAINER", pattern=CONTAINER_PATTERN, description="Model bundles and pointers."
     )
     champion_poll_s: float = Field(
-        default=10,
+        default=2,
         alias="CHAMPION_POLL_S",
         ge=0.1,
         le=3600,
@@ -126,6 +134,11 @@ class DecidingSettings(ProbeSettings):
     def policy(self) -> Policy:
         """The thresholds."""
         return Policy(self.review_threshold, self.fraud_threshold)
+
+    @property
+    def lateness_us(self) -> int:
+        """How old a transaction may be, microseconds."""
+        return self.event_max_age_days * US_PER_DAY
 
     @property
     def key_ring(self) -> KeyRing:

@@ -42,10 +42,11 @@ from shared.services.verification_decisions import verify_decisions
 from shared.services.verification_log import verify_log
 from simulator.wire import Sending
 from twin import demo_play as play
-from twin.demo_file import FileScene
-from twin.demo_scene import HISTORY_DAYS, LIVE_DAYS, Scene, is_decided
+from twin.demo_file import LIVE_DAYS, FileScene
+from twin.demo_scene import HISTORY_DAYS, Chapter, Scene, is_decided
 from twin.history import UnreadableFile
 from twin.services import state_folder
+from twin.services.app_settings import write_own_settings
 from twin.services.journey import get
 from twin.services.modes import Mode
 from twin.services.orchestra import Step, TwinError, bring_up, only_one, take_down
@@ -76,6 +77,10 @@ def main() -> int:
             _out.rule("1. A fresh twin", align="left")
             take_down(twin.layers, records, lambda *_: None)
             state_folder.wipe(settings.root)
+            if os.environ.get("DATA"):  # weeks of the file are played today
+                age = {"EVENT_MAX_AGE_DAYS": str(LIVE_DAYS + 2)}
+                write_own_settings({"score": age, "ingest": age}, settings)
+            twin = plan(settings, Mode())
             bring_up(twin.layers, records, _show, timeout_s=90)
         try:
             report = _play(settings)
@@ -118,7 +123,7 @@ def _play(settings: TwinSettings) -> dict[str, Any]:
     )
     _out.rule("3. A model, trained and published", align="left")
     model = _train(settings, scene)
-    _out.rule(f"4. {LIVE_DAYS} live days: hub and HTTP", align="left")
+    _out.rule(f"4. {scene.live_days} live days: hub and HTTP", align="left")
     report = {"history": dict(taken), "model": model, **_live(settings, scene)}
     _out.rule("5. What it was worth, and whether it holds", align="left")
     report |= _judged(settings, scene)
@@ -171,44 +176,36 @@ def _train(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
 
 
 def _live(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
-    """Send everything, and wait until it has its effects."""
-    events, labels = scene.live(), scene.live_labels()
+    """Send everything, chapter by chapter, and wait until each has its effects."""
+    chapters = scene.live()
+    events = [event for chapter in chapters for event in chapter.events]
     sendings = Counter(event.sending for event in events)
-    over_http = [event for event in events if play.goes_over_http(event)]
-    to_hub = [event for event in events if not play.goes_over_http(event)]
+    over_http = sum(map(play.goes_over_http, events))
     _out.print(
-        f"  {len(to_hub):,} events to the hub, {len(over_http):,} over HTTP: "
+        f"  {len(events) - over_http:,} events to the hub, {over_http:,} over HTTP: "
         + ", ".join(f"{sendings[kind]:,} {kind}" for kind in Sending)
     )
-    wanted = sum(map(is_decided, events))
-    buried = sum(event.sending in {Sending.CONFLICTING, Sending.MALFORMED} for event in to_hub)
-    before = play.effects(settings)
-    began = time.monotonic()
-    with _progress("hub", len(to_hub)) as tick:
-        play.send_to_hub(settings, "transactions", [(event.customer, event.body) for event in to_hub], tick)
-    n_hub = sum(map(is_decided, to_hub))
-    with _progress("decided", n_hub) as tick:
-        shown = Counter({"decided": 0})
-
-        def show(now: play.Effects) -> None:
-            tick(now.decided - shown["decided"])
-            shown["decided"] = now.decided
-
-        play.until_effects(settings, lambda now: now.decided >= n_hub and now.dead_letters >= buried, show)
-    hub_s = time.monotonic() - began
-    decided_by_hub = play.effects(settings).decided
-    with _progress("HTTP", len(over_http)) as tick:
-        answers = play.send_over_http(settings.score, over_http, tick)
-    play.send_to_hub(settings, "labels", [(place, body) for place, body in enumerate(labels)], lambda _: None)
-    play.until_effects(settings, lambda now: now.labels >= before.labels + len(labels), lambda _: None)
-    after = play.effects(settings)
-    letters = play.dead_letters_by_reason(settings)
+    answers, decided_by_hub, hub_s, buried = play.HttpResults(), 0, 0.0, 0
+    for number, chapter in enumerate(chapters, start=1):
+        if len(chapters) > 1:
+            _out.print(f"  week {number} of {len(chapters)}: {len(chapter.events):,} events")
+        took_s, by_hub, broken = _through_the_hub(settings, chapter)
+        hub_s, decided_by_hub, buried = hub_s + took_s, decided_by_hub + by_hub, buried + broken
+        asked = [event for event in chapter.events if play.goes_over_http(event)]
+        with _progress("HTTP", len(asked)) as tick:
+            answers.add(play.send_over_http(settings.score, asked, tick))
+        labels, before = chapter.labels, play.effects(settings).labels
+        with _progress("labels", len(labels)) as tick:
+            play.send_to_hub(settings, "labels", [(place, body) for place, body in enumerate(labels)], tick)
+            play.until_effects(settings, lambda now: now.labels >= before + len(labels), lambda _: None)  # noqa: B023 - called before the next round
+    after, letters = play.effects(settings), play.dead_letters_by_reason(settings)
+    n_labels, wanted = sum(len(chapter.labels) for chapter in chapters), sum(map(is_decided, events))
     http_ms = {
         name: round(answers.percentile(share), 2) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
     }
     absorbed = sendings[Sending.GOOD] + sendings[Sending.LATE] + sendings[Sending.REPEATED] - after.decided
     _out.print(
-        f"  decided {after.decided:,} of {wanted:,}; {absorbed:,} repeats absorbed; {len(labels)} labels recorded"
+        f"  decided {after.decided:,} of {wanted:,}; {absorbed:,} repeats absorbed; {n_labels:,} labels recorded"
     )
     _out.print(f"  through the hub {decided_by_hub / hub_s:,.0f} decisions per second, sender and apps on one machine")
     _out.print(
@@ -231,8 +228,32 @@ def _live(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
         "decisions_per_s": round(decided_by_hub / hub_s, 1),
         "http_ms": http_ms,
         "http_statuses": {str(status): count for status, count in answers.statuses.items()},
-        "labels": len(labels),
+        "labels": n_labels,
     }
+
+
+def _through_the_hub(settings: TwinSettings, chapter: Chapter) -> tuple[float, int, int]:
+    """Send a chapter's events to the hub; returns seconds until all had effects, decisions, and dead letters due."""
+    to_hub = [event for event in chapter.events if not play.goes_over_http(event)]
+    buried = sum(event.sending in {Sending.CONFLICTING, Sending.MALFORMED} for event in to_hub)
+    n_decided = sum(map(is_decided, to_hub))
+    before = play.effects(settings)
+    began = time.monotonic()
+    with _progress("hub", len(to_hub)) as tick:
+        play.send_to_hub(settings, "transactions", [(event.customer, event.body) for event in to_hub], tick)
+    with _progress("decided", n_decided) as tick:
+        shown = Counter({"decided": before.decided})
+
+        def show(now: play.Effects) -> None:
+            tick(now.decided - shown["decided"])
+            shown["decided"] = now.decided
+
+        play.until_effects(
+            settings,
+            lambda now: now.decided >= before.decided + n_decided and now.dead_letters >= before.dead_letters + buried,
+            show,
+        )
+    return time.monotonic() - began, play.effects(settings).decided - before.decided, buried
 
 
 def _judged(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The demo on a file of real transactions: `make demo DATA=FILE.parquet`.
 
-Months of the file are history, its last days are played live. Their times are moved so that the last day is yesterday,
-with the weekday kept, because a gate refuses events that are older than a week. To stay within minutes only so many
-customers are taken, whole, that history has about `MOST_ROWS` transactions; what terminals lose by it is said.
+Months of the file are history, its last four weeks are played live: a week of transactions, then the labels of that
+week, then the next. Times are moved so that the last day is yesterday, with the weekday kept, and the twin's apps take
+events of the last weeks instead of the last seven days. To stay within minutes only so many customers are taken, whole,
+that there are about `MOST_ROWS` transactions; what terminals lose by it is said.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ from shared.domain.training_split import TrainingPlan
 from shared.domain.transaction import TRANSACTION_TYPE, Transaction
 from simulator.malformed import KINDS, encoded
 from simulator.wire import Sending, WireEvent, label_body, transaction_body
-from twin.demo_scene import BY_THE_CLOCK, DISTURBANCE, HISTORY_DAYS, LIVE_DAYS, Day, Training
+from twin.demo_scene import BY_THE_CLOCK, DISTURBANCE, HISTORY_DAYS, Chapter, Day, Training
 from twin.history import Layout, columns_of
 from twin.training import read_history
 
 MOST_ROWS: Final = 120_000
 _WEEK: Final = 7
+LIVE_DAYS: Final = 4 * _WEEK
+_NOT_BROKEN: Final = BY_THE_CLOCK | {"too-old"}
+"""What is wrong elsewhere and not here, where events of weeks are taken."""
+
 _SHARES: Final = np.array([DISTURBANCE.late, DISTURBANCE.repeated, DISTURBANCE.conflicting, DISTURBANCE.malformed])
+_EVER_US: Final = 1 << 62
 _SHUFFLE_US: Final = DISTURBANCE.shuffle_s * 1_000_000
 
 
@@ -74,6 +80,7 @@ class FileScene:
         self._rng = np.random.default_rng(1)
         self.starts_us = from_day * US_PER_DAY + moved_us
         self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
+        self.live_days = LIVE_DAYS
         self.live_until_us = self.live_from_us + LIVE_DAYS * US_PER_DAY
         self.told = (
             f"{path.name}: one customer in {one_in}, {len(rows):,} transactions of {int(inside.sum()):,};"
@@ -109,8 +116,20 @@ class FileScene:
         )
         return Training(given, labels, plan)
 
-    def live(self) -> list[WireEvent]:
-        """The live days as they are sent: repeats, conflicts, late and broken events among them."""
+    def live(self) -> list[Chapter]:
+        """The live weeks as they are sent, with repeats, conflicts, late and broken events; labels follow each week."""
+        events = self._events()
+        ends = [self.live_from_us + week * _WEEK * US_PER_DAY for week in range(1, LIVE_DAYS // _WEEK)]
+        chapters = []
+        for low, high in pairwise([self.live_from_us, *ends, _EVER_US]):
+            own = [event for event in events if low <= event.sent_at_us < high]
+            sent = {event.transaction_id for event in own if event.sending in {Sending.GOOD, Sending.LATE}}
+            rows = [row for row in range(self._cut, len(self._fraud)) if str(self._columns.transaction_id[row]) in sent]
+            chapters.append(Chapter(own, [label_body(self._label(row)) for row in rows]))
+        return chapters
+
+    def _events(self) -> list[WireEvent]:
+        """All that is sent, in its order."""
         rng, events = self._rng, []
         for row in range(self._cut, len(self._fraud)):
             transaction = self._transaction(row)
@@ -131,10 +150,6 @@ class FileScene:
                 events.append(self._malformed(transaction, sent_us, customer))
         return sorted(events, key=lambda event: event.sent_at_us)
 
-    def live_labels(self) -> list[bytes]:
-        """The verdicts of the live days."""
-        return [label_body(self._label(row)) for row in range(self._cut, len(self._fraud))]
-
     def truth(self) -> dict[TransactionId, bool]:
         """The file's verdicts of live transactions."""
         ids = self._columns.transaction_id[self._cut :].tolist()
@@ -145,7 +160,7 @@ class FileScene:
         fields = {"type": TRANSACTION_TYPE, **near.to_fields(), "transaction_id": identifier}
         # Some kinds break what only the simulator's identifiers have; those leave this body as it is.
         kinds = [
-            kind for kind in KINDS if kind.name not in BY_THE_CLOCK and kind.body(fields, sent_us) != encoded(fields)
+            kind for kind in KINDS if kind.name not in _NOT_BROKEN and kind.body(fields, sent_us) != encoded(fields)
         ]
         kind = kinds[int(self._rng.integers(len(kinds)))]
         body = kind.body(fields, sent_us)

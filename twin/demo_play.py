@@ -71,6 +71,11 @@ class HttpResults:
     ms: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
 
+    def add(self, others: HttpResults) -> None:
+        """Take in what other clients saw."""
+        self.ms += others.ms
+        self.statuses += others.statuses
+
     def percentile(self, share: float) -> float:
         """The time that a share of the answers stayed within, milliseconds; 0 without any."""
         ordered = sorted(self.ms)
@@ -93,8 +98,7 @@ def send_over_http(port: int, events: Sequence[WireEvent], tick: Tick) -> HttpRe
     results = HttpResults()
     with ThreadPoolExecutor(HTTP_CLIENTS) as pool:
         for own in pool.map(lambda part: _client(port, part, tick), parts):
-            results.ms += own.ms
-            results.statuses += own.statuses
+            results.add(own)
     return results
 
 

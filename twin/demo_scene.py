@@ -69,6 +69,14 @@ class Training:
     plan: TrainingPlan
 
 
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A part of the live days: what is sent, and the labels that become known in it, as events."""
+
+    events: list[WireEvent]
+    labels: list[bytes]
+
+
 class Scene:
     """A world, seeded: the same seed and date play the same scene."""
 
@@ -93,6 +101,7 @@ class Scene:
         self.told = f"a simulated bank of {config.customers:,} cardholders, seed {seed}"
         self.starts_us = config.first_day * US_PER_DAY
         self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
+        self.live_days = LIVE_DAYS
         self.live_until_us = self.live_from_us + LIVE_DAYS * US_PER_DAY
 
     @classmethod
@@ -150,15 +159,16 @@ class Scene:
         plan = TrainingPlan(as_of_us=self.live_from_us, train_days=40, calibration_days=10, test_days=10)
         return Training(transactions, whole, plan)
 
-    def live(self) -> list[WireEvent]:
-        """The events of the live days in the order in which they are sent."""
+    def live(self) -> list[Chapter]:
+        """The live days in one piece, in the order in which events are sent and labels become known."""
         events = played(self._world, HISTORY_DAYS, LIVE_DAYS, DISTURBANCE, self._rng)
-        return [event for event in events if event.fault not in BY_THE_CLOCK]
-
-    def live_labels(self) -> list[bytes]:
-        """Labels that become known during the live days, in that order, as events."""
         known = self._world.labels_known_between(self.live_from_us, self.live_until_us)
-        return [label_body(label) for label in known.labels()]
+        return [
+            Chapter(
+                [event for event in events if event.fault not in BY_THE_CLOCK],
+                [label_body(label) for label in known.labels()],
+            )
+        ]
 
     def truth(self) -> dict[TransactionId, bool]:
         """Whether a live transaction was fraud; nobody but the demo's last page knows."""

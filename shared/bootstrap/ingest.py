@@ -20,7 +20,6 @@ from shared.bootstrap.metering import meters_of
 from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of
 from shared.domain.feature_view import CARD_V1
-from shared.domain.transaction import ALLOWED_LATENESS_US
 from shared.entrypoints.eventhub_ingest import IngestParts
 from shared.entrypoints.http_labels import LabelRoutes
 from shared.entrypoints.maturing_timers import MaturingParts
@@ -69,7 +68,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
         dead_letters=CopiedDeadLetters(_dead_letters(where), BlobDeadLetters(copies)),
         clock=clock,
         currency=settings.currency,
-        lateness_us=ALLOWED_LATENESS_US,
+        lateness_us=settings.lateness_us,
     )
     runs = timed_runs(where, "ingest", clock)
     source.start()
@@ -130,7 +129,7 @@ def dead_letter_replay(environment: Mapping[str, str]) -> Iterator[DeadLetterRep
                 dead_letters=refused,
                 clock=clock,
                 currency=settings.currency,
-                lateness_us=ALLOWED_LATENESS_US + waited_us,
+                lateness_us=settings.lateness_us + waited_us,
             )
 
         yield DeadLetterReplay(PostgresDeadLetters(session), taking, clock)

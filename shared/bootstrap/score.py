@@ -17,6 +17,7 @@ from shared.adapters.system_clock import SystemClock
 from shared.bootstrap.metering import meters_of
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of, load_scorer
 from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
+from shared.entrypoints.http_models import RoleBook
 from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
@@ -29,6 +30,7 @@ from shared.services.readiness import ChampionDependency
 from shared.services.replaying import Replay, Replaying
 from shared.services.scoring import Scoring
 from shared.services.stages import StageTimes
+from shared.services.succession_roles import Roles
 from shared.settings import DecidingSettings, ScoreSettings
 
 if TYPE_CHECKING:
@@ -64,12 +66,13 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
         BatchLimits(waiting=settings.queue_limit, deadline_s=settings.deadline_ms / 1000),
         observe=lambda count, stages: note_unit(meters, count, stages),
     )
-    limits = BodyLimits(settings.body_limit_bytes, settings.batch_limit)
+    limits = BodyLimits(settings.body_limit_bytes, settings.batch_limit, settings.lateness_us)
     parts = ScoreParts(
         scoring=ScoreRoutes(batching, front, clock, settings.currency, limits),
         batching=batching,
         front=front,
         source=source,
+        roles=_roles(service, settings),
         stored=_stored_decisions(where),
         replay=_replay(service, settings, meters),
         version=_version(),
@@ -110,6 +113,12 @@ def _stored_decisions(where: PostgresConnection) -> StoredDecisions:
     from shared.adapters.postgres_decisions import PostgresDecisions  # noqa: PLC0415 - paid by those who connect
 
     return PostgresDecisions(where, "score")
+
+
+def _roles(service: BlobServiceClient, settings: DecidingSettings) -> RoleBook:
+    from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
+
+    return Roles(BlobBundles(service.get_container_client(settings.models_container)))
 
 
 def _replay(service: BlobServiceClient, settings: DecidingSettings, meters: Meters) -> ReplayOne:

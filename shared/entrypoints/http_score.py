@@ -15,7 +15,7 @@ import azure.functions as func
 
 from shared.domain.errors import BrokenInvariant, InvalidInput, TollgateError, Transient
 from shared.domain.event import parse_object
-from shared.domain.transaction import Acceptance, Transaction, parse_transaction
+from shared.domain.transaction import ALLOWED_LATENESS_US, Acceptance, Transaction, parse_transaction
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.problems import describe, problem_document, problem_response
 from shared.entrypoints.wire_decision import Document, decision_document, encode
@@ -37,10 +37,12 @@ class BodyLimits:
     Attributes:
         body_bytes: Largest body.
         transactions: Transactions in one request at most.
+        age_us: How long ago a transaction may have happened, microseconds.
     """
 
     body_bytes: int = 1 << 20
     transactions: int = 1000
+    age_us: int = ALLOWED_LATENESS_US
 
 
 class ScoreRoutes:
@@ -132,7 +134,7 @@ class ScoreRoutes:
         return items
 
     def _acceptance(self) -> Acceptance:
-        return Acceptance(self._currency, self._clock.now_us())
+        return Acceptance(self._currency, self._clock.now_us(), lateness_us=self._limits.age_us)
 
     def _note(self, verdict: Verdict, stages: Mapping[str, float]) -> None:
         """Count a decision and log it: one line, and nothing in it that tells of a person or a payment."""

@@ -15,13 +15,13 @@ _COMMON = {"FUNCTIONS_WORKER_RUNTIME": "python", "LOG_LEVEL": "INFO", "PROBES_CO
 _HUB = {"TRANSACTIONS_HUB": "transactions"}
 _DECIDING = {
     "CURRENCY": "EUR",
+    "EVENT_MAX_AGE_DAYS": "7",
     "FRAUD_THRESHOLD": "0.8",
     "REVIEW_THRESHOLD": "0.3",
     "MODELS_CONTAINER": "models",
-    "CHAMPION_POLL_S": "10",
+    "CHAMPION_POLL_S": "2",
     "METERS_FLUSH_S": "10",
 }
-_OWN: Mapping[str, Mapping[str, str]] = {
 _NOTIFY = {
     "NOTIFY_SMTP_HOST": "",
     "NOTIFY_SMTP_PORT": "587",
@@ -37,6 +37,7 @@ _NOTIFY = {
     "NOTIFY_GIVE_UP_DAYS": "3",
     "NOTIFY_LINK_BASE": "",
 }
+_OWN: Mapping[str, Mapping[str, str]] = {
     "score": {
         "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
         "SCORE_DEADLINE_MS": "5000",
@@ -60,6 +61,9 @@ _NOTIFY = {
     "drift": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1", "PROBE_SCHEDULE": "0 */5 * * * *", **_NOTIFY, **_HUB},
     "retrain": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1"},
 }
+OWN = "settings.json"
+"""In a twin's state folder: settings of its own."""
+
 MARK = "_written_by"
 """Key of a local.settings.json that the twin wrote itself."""
 
@@ -129,6 +133,29 @@ def example() -> dict[str, object]:
     values["FUNCTIONS_WORKER_PROCESS_COUNT"] = "2"
     values["DATABASE"] = TwinSettings().database_dsn(login_of("score"))
     return {"IsEncrypted": False, "Values": dict(sorted(values.items())), "Host": {"LocalHttpPort": 7071}}
+
+
+def own_settings(app: str, settings: TwinSettings) -> dict[str, str]:
+    """What this one twin gives to an app instead of the usual: `apps/settings.json` in its state folder.
+
+    Raises:
+        SettingsError: The file is there and cannot be read.
+    """
+    path = settings.root / "apps" / OWN
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))[app]
+    except (FileNotFoundError, KeyError):
+        return {}
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"{path}: is not a file of settings by app ({error})") from error
+    return {str(name): str(value) for name, value in values.items()}
+
+
+def write_own_settings(values: Mapping[str, Mapping[str, str]], settings: TwinSettings) -> None:
+    """Give apps settings of their own in this one twin, by app and name, until its state is wiped."""
+    path = settings.root / "apps" / OWN
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(values), encoding="utf-8")
 
 
 def overrides(app_dir: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from shared.adapters.postgres import connect, parse_postgres
-from twin.services.app_settings import overrides, surrogate_keys, with_keys
+from twin.services.app_settings import overrides, own_settings, surrogate_keys, with_keys
 from twin.services.apps import Code, core_tools_app, hosted_app, key_headers, source_of
 from twin.services.azurite import azurite_service
 from twin.services.broker import broker_service
@@ -96,7 +96,8 @@ def plan(settings: TwinSettings, mode: Mode, code: dict[str, Code] | None = None
 
 
 def _app_settings(app: str, settings: TwinSettings, keys: Keyless | None) -> dict[str, str]:
-    return keys.app_settings(app) if keys else with_keys(app, settings, surrogate_keys(settings))
+    usual = keys.app_settings(app) if keys else with_keys(app, settings, surrogate_keys(settings))
+    return usual | own_settings(app, settings)
 
 
 def _apps(settings: TwinSettings, mode: Mode, where: dict[str, Code], keys: Keyless | None) -> list[Service]:
