@@ -8,11 +8,13 @@ from shared.entrypoints import timer_partitions, timer_probes, timer_seals
 from shared.entrypoints.health_routes import health_routes
 from shared.entrypoints.metrics_routes import metrics_routes
 from shared.entrypoints.notice_timers import notice_timers
+from shared.entrypoints.quality_timers import quality_timers
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(health_routes(lambda: drift_app().dependencies))
 app.register_functions(metrics_routes(drift_metrics))
 app.register_functions(notice_timers(lambda: drift_app().notices))
+app.register_functions(quality_timers(lambda: drift_app().quality))
 
 
 @app.function_name("send_probe")

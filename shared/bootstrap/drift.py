@@ -15,9 +15,11 @@ from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.adapters.system_clock import SystemClock
 from shared.bootstrap.drift_notices import notice_parts
+from shared.bootstrap.drift_quality import quality_parts
 from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
 from shared.entrypoints.notice_timers import NoticeParts
+from shared.entrypoints.quality_timers import QualityParts
 from shared.ports.archive import SealedLedger, Seals
 from shared.ports.clock import Clock
 from shared.ports.ledger import Partitions
@@ -37,6 +39,7 @@ class DriftApp:
     clock: Clock
     runs: TimedRuns
     notices: NoticeParts
+    quality: QualityParts
     dependencies: tuple[Dependency, ...]
 
 
@@ -54,6 +57,7 @@ def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
         clock=clock,
         runs=runs,
         notices=notice_parts(where, settings, clock, runs),
+        quality=quality_parts(where, clock, runs),
         dependencies=(BlobContainerDependency(probes),),
     )
 

@@ -224,6 +224,7 @@ class LevelRule:
         broken_below: At this part of the norm or less the feed is broken; 0 never.
         broken_above: At this multiple of the norm or more the feed is broken.
         hours: Windows that are added up, this one the last.
+        subject: What an announced change would be of; empty if it is no excuse.
         least: The least norm (of counts) or count of transactions (of medians) that says anything.
         source: What it is about.
     """
@@ -236,6 +237,7 @@ class LevelRule:
     broken_below: float = -1.0
     broken_above: float = math.inf
     hours: int = 1
+    subject: str = ""
     least: int = 20
     source: str = "transactions"
 

@@ -17,6 +17,7 @@ VOLUME: Final = LevelRule(
     low=0.4,
     high=3.0,
     broken_below=0.1,
+    subject="volume",
     why="a sender, the hub or the ingest app stands still, or somebody sends what is not asked for",
 )
 DAILY_VOLUME: Final = LevelRule(
@@ -26,6 +27,7 @@ DAILY_VOLUME: Final = LevelRule(
     high=2.5,
     broken_below=0.1,
     hours=24,
+    subject="volume",
     why="what is too little to tell in an hour is missing over a day",
 )
 AMOUNT_UNIT: Final = LevelRule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from shared.domain.data_quality import Check, FeedFacts
+from shared.domain.data_quality import Check, FeedFacts, Rule
 
 
 class FeedHealth(Protocol):
@@ -45,12 +45,12 @@ class QualityLog(Protocol):
         """Keep results; one that is there for its rule and window stays. Returns how many are new."""
         ...
 
-    def last_end_us(self, rule: str, until_us: int) -> int | None:
+    def last_end_us(self, rule: Rule, until_us: int) -> int | None:
         """The end of the last window that was checked by a rule and ended by then; None before the first."""
         ...
 
-    def observed(self, rules: Sequence[str], since_us: int, until_us: int) -> Mapping[str, Mapping[int, float]]:
-        """What rules observed in windows that began in a span, by rule and start; only where there was a number."""
+    def observed(self, rules: Sequence[Rule], since_us: int, until_us: int) -> Mapping[str, Mapping[int, float]]:
+        """What rules observed in windows that began in a span, by name and start; only where there was a number."""
         ...
 
     def failures(self, start_us: int, end_us: int) -> Sequence[Check]:

@@ -141,6 +141,7 @@ TRANSACTIONS: Final = Table(
     _check("currency", "length(currency) = 3"),
     _check("versions", "customer_version >= 0 AND terminal_version >= 0"),
     _check("flags", "flags BETWEEN 0 AND 3"),
+    Index(None, "recorded_at_us", postgresql_using="brin"),
     postgresql_partition_by="RANGE (event_time_us)",
     comment="Raw transactions, from which every feature can be computed again",
 )
@@ -163,6 +164,7 @@ PREDICTIONS: Final = Table(
     _check("score", "score >= 0 AND score <= 1"),
     _check("bundle_digest", "length(bundle_digest) = 64"),
     _check("place", "log_sequence >= 0 AND log_leaf >= 0"),
+    Index(None, "recorded_at_us", postgresql_using="brin"),
     postgresql_partition_by="RANGE (event_time_us)",
     comment="Decisions, one per transaction that was decided",
 )
@@ -229,6 +231,7 @@ FEEDBACK_LABELS: Final = Table(
         "(customer_version IS NULL) = (terminal_version IS NULL)"
         " AND coalesce(customer_version, 0) >= 0 AND coalesce(terminal_version, 0) >= 0",
     ),
+    Index(None, "recorded_at_us", postgresql_using="brin"),
     comment="What became known of transactions, each label once",
 )
 

@@ -26,6 +26,10 @@ _TABLES: Final = (
 )
 
 
+_BY_TIME: Final = ("feedback_labels", "transactions", "predictions")
+"""Tables with an index of when a row was recorded."""
+
+
 def upgrade() -> None:
     """Make the tables, and let a trigger name its subject."""
     run(op.get_bind(), Path(__file__).with_suffix(".sql").read_text(encoding="utf-8"))
@@ -34,6 +38,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the tables, with all data."""
     op.execute("SET LOCAL lock_timeout = '2s'")
+    for table in _BY_TIME:
+        op.execute(f"DROP INDEX tollgate.ix_{table}_recorded_at_us")
     op.execute("DROP INDEX tollgate.uq_retraining_triggers_open")
     op.execute("ALTER TABLE tollgate.retraining_triggers DROP COLUMN subject")
     for name in _TABLES:

@@ -206,3 +206,9 @@ ALTER TABLE tollgate.retraining_triggers ADD COLUMN subject text DEFAULT '' NOT 
 COMMENT ON COLUMN tollgate.retraining_triggers.subject IS 'a feature, score, outcome; empty where the cause says all';
 CREATE UNIQUE INDEX uq_retraining_triggers_open ON tollgate.retraining_triggers (cause, subject)
     WHERE status IN ('open', 'claimed');
+
+-- What was recorded when, for timers that look at one hour. Of the partitioned tables ONLY the parent: partitions that
+-- are made from now on get theirs, those that are there are not read while deciding waits.
+CREATE INDEX ix_feedback_labels_recorded_at_us ON tollgate.feedback_labels USING brin (recorded_at_us);
+CREATE INDEX ix_transactions_recorded_at_us ON ONLY tollgate.transactions USING brin (recorded_at_us);
+CREATE INDEX ix_predictions_recorded_at_us ON ONLY tollgate.predictions USING brin (recorded_at_us);
