@@ -33,6 +33,7 @@ from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.evaluation import Outcomes, Quality, Ranking, interval, resampled
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import FEATURE_DTYPE, FeatureView
+from shared.domain.registry_rows import MeasuredRows, measured_rows
 from shared.domain.score import CalibrationTable
 from shared.domain.training_model import FittedModel, Rows, TrainingParameters
 from shared.domain.training_parity import Parity, adjacent_rows, sigmoid, strange_rows
@@ -97,6 +98,7 @@ class Trained:
         bundle: The same, opened.
         parity: How far the model's forms are apart.
         test: Figures on the test span.
+        rows: Of the test span, for pictures.
     """
 
     files: dict[str, bytes]
@@ -104,6 +106,7 @@ class Trained:
     bundle: Bundle
     parity: Parity
     test: Quality
+    rows: MeasuredRows
 
 
 def train(
@@ -200,7 +203,9 @@ def train(
         reference=_reference(view, transactions, split, rows, raw),
     )
     digest = bundle_digest(files[MANIFEST])
-    return Trained(files, digest, open_bundle(files, digest, budget=budget), parity, quality)
+    amounts = transactions.amount_minor[split.rows[TEST]]
+    kept = measured_rows(rows[TEST].vectors, raw[TEST], rows[TEST].is_fraud, amounts)
+    return Trained(files, digest, open_bundle(files, digest, budget=budget), parity, quality, kept)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
