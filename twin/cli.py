@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from twin import database, dead_letters, importing, traffic, training, verifying
+from twin import database, dead_letters, importing, models, traffic, training, verifying
 from twin.services import plan as planning
 from twin.services import state_folder
 from twin.services.modes import Mode
@@ -40,6 +40,8 @@ app.add_typer(importing.labels, name="labels")
 app.command(name="import")(importing.import_history)
 app.add_typer(verifying.verify, name="verify")
 app.command(name="train")(training.run)
+app.add_typer(models.app, name="models")
+app.command()(models.promote)
 app.command()(verifying.replay)
 app.command()(verifying.seal)
 app.command()(verifying.forget)

@@ -21,8 +21,9 @@ from shared.ports.models import BundleStore, Scorer
 
 _log = logging.getLogger(__name__)
 
-POLL_S: Final = 5.0
-"""Seconds between two looks at the pointer: one request of a few hundred bytes each."""
+POLL_S: Final = 2.0
+"""Seconds between two looks at the pointer: one request of a few hundred bytes each. A change must reach every process
+within 5 s; fetching and checking a bundle takes its share of them."""
 
 RETRY_REFUSED_S: Final = 60.0
 """Seconds until a refused bundle is fetched again; a half-uploaded one may have been completed."""

@@ -10,6 +10,7 @@ from shared import telemetry
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import PostgresConnection
 from shared.ports.ledger import Ledger
+from shared.services.backfilling import COMPLETE_VIEWS
 from shared.settings import AppSettings, DecidingSettings
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def champion(service: BlobServiceClient, settings: DecidingSettings) -> BundleSc
     from shared.adapters.bundle_scorers import BundleScorers  # noqa: PLC0415
 
     store = BlobBundles(service.get_container_client(settings.models_container))
-    return BundleScorers(store, load_scorer, poll_s=settings.champion_poll_s)
+    return BundleScorers(store, load_scorer, views=COMPLETE_VIEWS, poll_s=settings.champion_poll_s)
 
 
 def load_scorer(bundle: Bundle) -> Scorer:

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Protocol
 
 import azure.functions as func
 
-from shared.domain.errors import Transient
+from shared.domain.errors import BrokenInvariant, Transient
+from shared.domain.instants import format_instant
 from shared.entrypoints.problems import json_response
 from shared.entrypoints.wire_decision import Document
 from shared.ports.models import Scorer, Scorers
 from shared.services.batching import Batching
+from shared.services.succession_roles import RoleState
+
+
+class Refused(Protocol):
+    """A bundle that is not served although it is pointed to."""
+
+    @property
+    def digest(self) -> str:
+        """Which one."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why, for people."""
+        ...
 
 
 class ModelSource(Scorers, Protocol):
     """Where the deciding model comes from, and what is the matter with it."""
+
+    @property
+    def refusal(self) -> Refused | None:
+        """The bundle that is pointed to and refused, if it is so."""
+        ...
 
     @property
     def problem(self) -> str:
@@ -27,9 +49,27 @@ class ModelSource(Scorers, Protocol):
         ...
 
 
-def models(source: ModelSource) -> func.HttpResponse:
-    """`GET /api/models`: 200 also while there is none; what is missing is told."""
-    return json_response({"serving": _serving(source), "problem": source.problem})
+class RoleBook(Protocol):
+    """Who plays which role."""
+
+    def states(self) -> Sequence[RoleState]:
+        """The roles that were ever given, the champion first.
+
+        Raises:
+            Transient: The store cannot be reached now.
+            BrokenInvariant: A pointer cannot be read.
+        """
+        ...
+
+
+def models(source: ModelSource, roles: RoleBook) -> func.HttpResponse:
+    """`GET /api/models`: 200 also while there is none, or while the store is away; what is missing is told."""
+    try:
+        found = [_role(state, source) for state in roles.states()]
+        problem = ""
+    except (Transient, BrokenInvariant) as error:
+        found, problem = None, str(error)
+    return json_response({"serving": _serving(source), "problem": source.problem or problem, "roles": found})
 
 
 def status(source: ModelSource, batching: Batching) -> func.HttpResponse:
@@ -49,6 +89,21 @@ def reload(source: ModelSource, batching: Batching) -> func.HttpResponse:
     """`POST /api/manage/reload`: this process looks for a new champion now; the others do at their next poll."""
     source.refresh()
     return status(source, batching)
+
+
+def _role(state: RoleState, source: ModelSource) -> Document:
+    pointer, refusal = state.pointer, source.refusal
+    refused = refusal.reason if refusal is not None and refusal.digest == pointer.digest else state.problem
+    return {
+        "role": pointer.role.value,
+        "digest": pointer.digest,
+        "name": state.name,
+        "version": state.version,
+        "since": format_instant(pointer.changed_at_us),
+        "by": pointer.author,
+        "reason": pointer.reason,
+        "refused": refused,
+    }
 
 
 def _serving(source: ModelSource) -> Document | None:

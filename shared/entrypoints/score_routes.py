@@ -12,7 +12,7 @@ import azure.functions as func
 
 from shared.entrypoints import http_decisions, http_docs, http_metrics, http_models
 from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
-from shared.entrypoints.http_models import ModelSource
+from shared.entrypoints.http_models import ModelSource, RoleBook
 from shared.entrypoints.http_score import ScoreRoutes
 from shared.entrypoints.http_score_front import Front
 from shared.services.batching import Batching
@@ -27,6 +27,7 @@ class ScoreParts:
         batching: Where they wait.
         front: Counts requests.
         source: Where the model comes from.
+        roles: Who plays which role.
         stored: Where decisions are kept.
         replay: Decides a stored decision again.
         version: Of the product.
@@ -36,6 +37,7 @@ class ScoreParts:
     batching: Batching
     front: Front
     source: ModelSource
+    roles: RoleBook
     stored: StoredDecisions
     replay: ReplayOne
     version: str
@@ -82,7 +84,7 @@ def _add_reading(routes: func.Blueprint, parts: Callable[[], ScoreParts]) -> Non
     @routes.route(route="models", methods=["GET"])
     def models(req: func.HttpRequest) -> func.HttpResponse:
         app = parts()
-        return app.front.run_sync("models", req, lambda _: http_models.models(app.source))
+        return app.front.run_sync("models", req, lambda _: http_models.models(app.source, app.roles))
 
     @routes.function_name("metrics")
     @routes.route(route="metrics", methods=["GET"])

@@ -199,11 +199,25 @@ class ServedModel(Model):
     fingerprint: Digest
 
 
+class RoleState(_Shape):
+    """Who plays a role, since when and why."""
+
+    role: Literal["champion", "challenger", "shadow"]
+    digest: Digest | None = Field(description="Null for nobody.")
+    name: str | None
+    version: int | None
+    since: str = Field(description="When it was given, RFC 3339 UTC.")
+    by: str = Field(description="Who gave it.")
+    reason: str = Field(description="Why.")
+    refused: str = Field(description="Why this process does not use the bundle; empty if it does or would.")
+
+
 class Models(_Shape):
     """Which model decides, and what the pointers in storage say."""
 
     serving: ServedModel | None
     problem: str = Field(description="Why there is no other or newer one; empty if all is well.")
+    roles: list[RoleState] | None = Field(description="Roles that were ever given; null while storage is away.")
 
 
 class Live(_Shape):

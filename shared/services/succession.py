@@ -240,6 +240,10 @@ class Succession:
         """All known models, the last registered first."""
         return self._promotions.models()
 
+    def verdict(self, digest: str) -> KeptVerdict | None:
+        """The gate's last verdict on a bundle."""
+        return self._promotions.verdict(digest)
+
     def find(self, text: str) -> str:
         """The digest that a person means: whole, or its first `SHORTEST_PREFIX` or more digits.
 

@@ -1,0 +1,25 @@
+"""Builds what changes roles, for the retrain app and for commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from shared.services.backfilling import COMPLETE_VIEWS
+from shared.services.succession import Succession
+
+if TYPE_CHECKING:
+    from shared.adapters.postgres import PostgresConnection
+    from shared.ports.clock import Clock
+    from shared.ports.models import BundleStore
+
+
+@contextmanager
+def succession_of(where: PostgresConnection, store: BundleStore, clock: Clock, app: str) -> Iterator[Succession]:
+    """What changes roles, over a connection of its own that is closed in the end."""
+    from shared.adapters.postgres_promotions import PostgresPromotions  # noqa: PLC0415 - paid by those who connect
+    from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+    with closing(PostgresSession(where, f"{app}-succession")) as session:
+        yield Succession(store, PostgresPromotions(session), clock, views=COMPLETE_VIEWS)
