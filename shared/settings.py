@@ -291,6 +291,17 @@ class DriftSettings(NotifySettings):
 class RetrainSettings(AppSettings):
     """The retrain app."""
 
+    models_container: str = Field(
+        default="models", alias="MODELS_CONTAINER", pattern=CONTAINER_PATTERN, description="Model bundles and pointers."
+    )
+
+    mlflow_tracking_uri: str = Field(
+        default="",
+        alias="MLFLOW_TRACKING_URI",
+        pattern=r"^(https?://.+)?$",
+        description="Address of the MLflow server that trainings are recorded in; empty for none.",
+    )
+
 
 def _missing_connections(connections: tuple[str, ...], environment: Mapping[str, str]) -> list[str]:
     return [

@@ -61,10 +61,11 @@ def up(
     func: Annotated[bool, typer.Option("--func", help="Run the apps under real Core Tools.")] = False,
     keys: Annotated[bool, typer.Option("--keys", help="Enforce the apps' access keys, as in the cloud.")] = False,
     docker: Annotated[bool, typer.Option("--docker", help="Use the official emulators of the compose file.")] = False,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Run an MLflow server, and record trainings in it.")] = False,
 ) -> None:
     """Start the twin, or what is missing of it; returns when all of it is healthy."""
     began = time.monotonic()
-    mode = Mode(packages=packages, identity=identity, func=func, docker=docker, keys=keys)
+    mode = Mode(packages=packages, identity=identity, func=func, docker=docker, keys=keys, mlflow=mlflow)
     if mode.problem():
         _fail(mode.problem())
     settings = _settings()
@@ -223,7 +224,8 @@ def _stop(settings: TwinSettings) -> list[str]:
 
 
 def _check_services(settings: TwinSettings) -> int:
-    from twin.services.checks import service_results, use_results  # noqa: PLC0415
+    from twin.services import mlflow  # noqa: PLC0415 - the SDKs take half a second to import
+    from twin.services.checks import run, service_results, use_results  # noqa: PLC0415
 
     twin = _last_plan(settings)
     if twin.keys:
@@ -233,6 +235,10 @@ def _check_services(settings: TwinSettings) -> int:
         failed += not result.holds
         _show_result(result)
     for result in use_results(settings, twin.app_settings("ingest"), twin.headers("score"), twin.database):
+        failed += not result.holds
+        _show_result(result)
+    if twin.mode.mlflow:
+        result = run("mlflow round trip", lambda: mlflow.use(settings))
         failed += not result.holds
         _show_result(result)
     return failed

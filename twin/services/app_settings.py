@@ -59,7 +59,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         **_HUB,
     },
     "drift": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1", "PROBE_SCHEDULE": "0 */5 * * * *", **_NOTIFY, **_HUB},
-    "retrain": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1"},
+    "retrain": {"FUNCTIONS_WORKER_PROCESS_COUNT": "1", "MODELS_CONTAINER": "models", "MLFLOW_TRACKING_URI": ""},
 }
 OWN = "settings.json"
 """In a twin's state folder: settings of its own."""

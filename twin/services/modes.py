@@ -17,6 +17,7 @@ class Mode:
         func: Apps run under Azure Functions Core Tools.
         keys: The apps' access keys are enforced, as in the cloud.
         docker: Storage, broker and database are the containers of docker-compose.azurite.yml.
+        mlflow: An MLflow server runs as well, and the retrain app records in it.
     """
 
     packages: bool = False
@@ -24,6 +25,7 @@ class Mode:
     func: bool = False
     docker: bool = False
     keys: bool = False
+    mlflow: bool = False
 
     def problem(self) -> str:
         """Why the switches do not go together; empty if they do."""
@@ -31,6 +33,10 @@ class Mode:
             return "--identity needs the twin's own services; leave --docker out"
         if self.identity and self.func:
             return "--identity was never run under Core Tools; leave --func out"
+        if self.mlflow and self.identity:
+            return "--mlflow reaches storage and database with keys; leave --identity out"
+        if self.mlflow and self.docker:
+            return "--docker has an MLflow of its own: docker compose up mlflow; leave --mlflow out"
         if self.keys and self.func:
             return "--keys needs the twin's own host; func start asks for no keys"
         if self.packages and self.func:

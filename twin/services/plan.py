@@ -16,6 +16,7 @@ from twin.services.app_settings import overrides, own_settings, surrogate_keys, 
 from twin.services.apps import Code, core_tools_app, hosted_app, key_headers, source_of
 from twin.services.azurite import azurite_service
 from twin.services.broker import broker_service
+from twin.services.mlflow import mlflow_service, tracking_uri
 from twin.services.modes import Mode
 from twin.services.orchestra import TwinError
 from twin.services.postgres import postgres_service
@@ -52,7 +53,7 @@ class Plan:
 
     def app_settings(self, app: str) -> dict[str, str]:
         """The settings an app is given."""
-        return _app_settings(app, self.settings, self.keys)
+        return _app_settings(app, self.settings, self.mode, self.keys)
 
     def headers(self, app: str) -> dict[str, str]:
         """What a request to an app has to carry."""
@@ -90,20 +91,24 @@ def plan(settings: TwinSettings, mode: Mode, code: dict[str, Code] | None = None
         backing = [postgres_service(settings), azurite_service(settings), broker_service(settings)]
         if mode.docker:
             backing = [replace(service, external=True, log=COMPOSE_FILE) for service in backing]
-        return Plan(settings, mode, [backing, _apps(settings, mode, where, None)], None)
+        # Beside the apps: it needs what they need, and they do not wait for it.
+        registry = [mlflow_service(settings)] if mode.mlflow else []
+        return Plan(settings, mode, [backing, [*registry, *_apps(settings, mode, where, None)]], None)
     except FileNotFoundError as error:
         raise TwinError(str(error)) from error
 
 
-def _app_settings(app: str, settings: TwinSettings, keys: Keyless | None) -> dict[str, str]:
+def _app_settings(app: str, settings: TwinSettings, mode: Mode, keys: Keyless | None) -> dict[str, str]:
     usual = keys.app_settings(app) if keys else with_keys(app, settings, surrogate_keys(settings))
+    if mode.mlflow and app == "retrain":
+        usual["MLFLOW_TRACKING_URI"] = tracking_uri(settings)
     return usual | own_settings(app, settings)
 
 
 def _apps(settings: TwinSettings, mode: Mode, where: dict[str, Code], keys: Keyless | None) -> list[Service]:
     services = []
     for app in APPS:
-        app_settings = _app_settings(app, settings, keys)
+        app_settings = _app_settings(app, settings, mode, keys)
         if mode.func:
             services.append(core_tools_app(app, app_settings, settings))
             continue

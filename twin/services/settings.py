@@ -79,6 +79,7 @@ class TwinSettings(BaseModel):
     ingest: Port = Field(default=7072, alias="TWIN_PORT_INGEST", ge=1, le=65535)
     drift: Port = Field(default=7073, alias="TWIN_PORT_DRIFT", ge=1, le=65535)
     retrain: Port = Field(default=7074, alias="TWIN_PORT_RETRAIN", ge=1, le=65535)
+    mlflow: Port = Field(default=5000, alias="TWIN_PORT_MLFLOW", ge=1, le=65535)
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
