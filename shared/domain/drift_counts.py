@@ -86,14 +86,18 @@ class DecidedRows:
     """Some decisions of one hour, as columns of one length.
 
     Attributes:
+        event_time_us: (n,) int64, microseconds since 1970 UTC.
         vectors: (n, n_features) float32, NaN where a value is missing.
         raw: (n,) float32, the model's outputs.
+        score: (n,) float64, calibrated.
         outcome: (n,) int8, 0 approve, 1 review, 2 decline.
         is_champions: (n,) bool, whether the watched bundle decided: outputs of another are another variable.
     """
 
+    event_time_us: NDArray[np.int64]
     vectors: NDArray[np.float32]
     raw: NDArray[np.float32]
+    score: NDArray[np.float64]
     outcome: NDArray[np.int8]
     is_champions: NDArray[np.bool_]
 

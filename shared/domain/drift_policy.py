@@ -85,7 +85,7 @@ class DriftPolicy:
     persistence: int = 2
     persistence_of: int = 3
     level_floor: float = 0.03
-    level_deviations: float = 4.5
+    level_deviations: float = 4.0
     learning_days: int = 7
 
     def priority(self, distance: float) -> Priority | None:

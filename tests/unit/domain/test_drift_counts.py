@@ -23,6 +23,9 @@ FLOATS = st.one_of(
 )
 
 
+TIMES, SCORES = np.arange(90), np.linspace(0, 1, 90)
+
+
 def reference_of(values: np.ndarray, hours: np.ndarray) -> Reference:
     """Two features and a score."""
     time_us = hours * US_PER_HOUR
@@ -64,7 +67,8 @@ def test_an_hour_is_the_same_in_pieces_and_at_once() -> None:
     vectors[:5, 0] = np.nan
 
     def rows(start: int, end: int) -> DecidedRows:
-        return DecidedRows(vectors[start:end], raw[start:end], outcome[start:end], own[start:end])
+        rows = slice(start, end)
+        return DecidedRows(TIMES[rows], vectors[rows], raw[rows], SCORES[rows], outcome[rows], own[rows])
 
     whole = hour_counts(reference, ("a", "b"), 7, [rows(0, 90)])
     pieces = hour_counts(reference, ("a", "b"), 7, iter([rows(0, 1), rows(1, 50), rows(50, 50), rows(50, 90)]))
@@ -75,7 +79,7 @@ def test_an_hour_is_the_same_in_pieces_and_at_once() -> None:
     assert whole.counts[SCORE].sum() == whole.outcomes.sum() == own.sum()
     assert np.array_equal(whole.outcomes, np.bincount(outcome[own], minlength=3))
     with pytest.raises(BrokenInvariant, match="2 features"):
-        hour_counts(reference, ("a", "b"), 7, [DecidedRows(raw[:, None], raw, outcome, own)])
+        hour_counts(reference, ("a", "b"), 7, [DecidedRows(TIMES, raw[:, None], raw, SCORES, outcome, own)])
 
 
 def test_each_hour_is_compared_with_its_own_hour_of_the_week() -> None:
