@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shared.domain.bundle import Bundle, bundle_digest, open_bundle
 from shared.domain.bundle_manifest import MANIFEST
@@ -158,10 +157,19 @@ class _Judgement:
         window, judged = opened
         self.progress("scores", 0.0)
         inside = np.flatnonzero((transactions.event_time_us >= ends[0]) & (transactions.event_time_us < ends[1]))
-        self._selection(model, champion, vectors, inside, targets.known)
-        mine = Scores(*model.scores(vectors[bundle.view.name][places]))
+        try:
+            _, everything = model.scores(vectors[bundle.view.name][inside])
+            mine = Scores(*model.scores(vectors[bundle.view.name][places]))
+        except BrokenInvariant as error:
+            findings.add(CheckName.PARITY, False, "a number for every row of the window", str(error))
+            return None
+        suspicious = everything >= bundle.manifest.thresholds.decline
+        if champion is not None:
+            _, everything = champion.scores(vectors[champion.bundle.view.name][inside])
+            suspicious |= everything >= champion.bundle.manifest.thresholds.decline
+        check_selection(history.rules, targets.known[inside], suspicious, findings)
         features = {name: vectors[bundle.view.name][places, at] for at, name in enumerate(bundle.view.names)}
-        check_canaries(judged, mine.raw, features, history, findings)
+        check_canaries(judged, mine.raw, features, history.rules, findings)
         threshold = bundle.manifest.thresholds.decline
         check_probabilities(judged, mine.probability, threshold, history.rules, findings)
         if champion is not None:
@@ -183,22 +191,6 @@ class _Judgement:
             check_metrics(self.history, model, rows, self.findings)
             self.progress("trees again", 0.0)
             check_reproduction(model, self.trainer, rows, self.findings)
-
-    def _selection(
-        self,
-        model: OpenedModel,
-        champion: OpenedModel | None,
-        vectors: Mapping[str, NDArray[np.float32]],
-        inside: NDArray[np.intp],
-        known: NDArray[np.bool_],
-    ) -> None:
-        """Whether what either model would decline has outcomes."""
-        suspicious = np.zeros(len(inside), dtype=np.bool_)
-        for one in (model, champion):
-            if one is not None:
-                _, probability = one.scores(vectors[one.bundle.view.name][inside])
-                suspicious |= probability >= one.bundle.manifest.thresholds.decline
-        check_selection(self.history, inside, known[inside], suspicious, self.findings)
 
 
 def _champion(files: Mapping[str, bytes], load_graph: LoadGraph, budget: TreeBudget) -> OpenedModel:

@@ -124,8 +124,10 @@ def check_reproduction(model: OpenedModel, trainer: Trainer, rows: dict[str, Row
     known = {field.name for field in fields(TrainingParameters)}
     stated = {name: value for name, value in model.bundle.manifest.parameters.items() if name in known}
     lacking = sorted(known - stated.keys())
-    if lacking:
-        findings.add(CheckName.REPRODUCTION, False, required, f"the manifest does not say {', '.join(lacking)}")
+    one_kind = [name for name, part in rows.items() if part.is_fraud.all() or not part.is_fraud.any()]
+    if lacking or one_kind:
+        why = f"the manifest does not say {', '.join(lacking)}" if lacking else f"{one_kind[0]} holds one kind of rows"
+        findings.add(CheckName.REPRODUCTION, False, required, why)
         return
     try:
         parameters = TrainingParameters(**stated)  # type: ignore[arg-type]  # checked by its own rules
@@ -150,6 +152,7 @@ def _check_size(bundle: Bundle, trees: TreeModel) -> None:
         raise BrokenInvariant(
             f"the booster reads {trees.n_features} features, the view has {len(bundle.view.features)}"
         )
-    best = json.loads(bundle.booster)["learner"].get("attributes", {}).get("best_iteration")
+    attributes = json.loads(bundle.booster)["learner"].get("attributes")
+    best = attributes.get("best_iteration") if isinstance(attributes, dict) else None
     if best is not None and str(best) != str(size.n_trees - 1):
         raise BrokenInvariant(f"the booster was not cut: its best tree is {best} of {size.n_trees}")

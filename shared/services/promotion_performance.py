@@ -70,25 +70,20 @@ def judged_window(
 
 
 def check_selection(
-    history: History,
-    inside: NDArray[np.intp],
-    known: NDArray[np.bool_],
-    suspicious: NDArray[np.bool_],
-    findings: Findings,
+    rules: GateRules, known: NDArray[np.bool_], suspicious: NDArray[np.bool_], findings: Findings
 ) -> None:
     """Whether what models would decline has outcomes too: what was blocked has none by itself (record 0005).
 
     Args:
-        history: What is known.
-        inside: Rows of all transactions of the window, with a label or without.
-        known: (n_inside,) whether each has one.
-        suspicious: (n_inside,) whether a model would decline it.
+        rules: How many of them must.
+        known: (n,) whether each transaction of the window has a label.
+        suspicious: (n,) whether a model would decline it.
         findings: Where the check goes.
     """
-    least = history.rules.min_labelled_suspicious
+    least = rules.min_labelled_suspicious
     n_rows = int(suspicious.sum())
     share = float(known[suspicious].mean()) if n_rows else 0.0
-    others = float(known[~suspicious].mean()) if n_rows < len(inside) else 0.0
+    others = float(known[~suspicious].mean()) if n_rows < len(known) else 0.0
     findings.add(
         CheckName.SELECTION,
         n_rows > 0 and share >= least,
@@ -101,10 +96,9 @@ def check_selection(
 
 
 def check_canaries(
-    judged: Judged, raw: NDArray[Any], features: dict[str, NDArray[Any]], history: History, findings: Findings
+    judged: Judged, raw: NDArray[Any], features: dict[str, NDArray[Any]], rules: GateRules, findings: Findings
 ) -> None:
     """Whether anything is better than it can be: such figures come from leaks, not from models."""
-    rules = history.rules
     quality = Ranking(Outcomes(judged.event_time_us, judged.customer, judged.is_fraud), raw).quality()
     findings.add(
         CheckName.TOO_GOOD,
