@@ -158,7 +158,7 @@ def expected_access(*, mlflow: bool) -> set[tuple[str, str, str]]:
         rows |= {(app, contributor, f"containers/{container}") for who, container in WRITES if who == app}
         read = {container for container in _containers(settings) if (app, container) not in WRITES}
         rows |= {(app, reader, f"containers/{container}") for container in read}
-        if "SURROGATE_KEYS" in names:
+        if names & {"SURROGATE_KEYS", "NOTIFY_SLACK_URL"}:
             rows.add((app, "Key Vault Secrets User", "vaults/kv"))
         if "EVENT_HUBS" in names:
             rows |= {(app, "Azure Event Hubs Data Sender", f"eventhubs/{hub}") for who, hub in SENDS if who == app}
