@@ -19,8 +19,8 @@ from twin.services.settings import (
 )
 
 # What runs in containers only, on the ports that its users expect.
-ONLY_HERE = {"mlflow": 5000, "prometheus": 9090, "grafana": 3000, "node-exporter": 9100}
-INSIDE = {"blob": 10000, "queue": 10001, "table": 10002, "amqp": 5672, "postgres": 5432}
+ONLY_HERE = {"prometheus": 9090, "grafana": 3000, "node-exporter": 9100}
+INSIDE = {"blob": 10000, "queue": 10001, "table": 10002, "amqp": 5672, "postgres": 5432, "mlflow": 5000}
 
 
 def published(compose: dict[str, Any]) -> dict[str, dict[int, tuple[str, int]]]:
@@ -43,7 +43,8 @@ def test_ports_are_those_of_the_twin(compose: dict[str, Any]) -> None:
     ports, twin = published(compose), TwinSettings().ports()
     for listener, service in {**dict.fromkeys(("blob", "queue", "table"), "azurite"), "amqp": "eventhubs"}.items():
         assert ports[service][INSIDE[listener]][1] == twin[listener], listener
-    assert ports["postgres"][INSIDE["postgres"]][1] == twin["postgres"]
+    for service in ("postgres", "mlflow"):
+        assert ports[service][INSIDE[service]][1] == twin[service]
     for service, port in ONLY_HERE.items():
         assert [host for _, host in ports[service].values()] == [port]
         assert port not in twin.values()
@@ -94,13 +95,15 @@ def test_emulator_keeps_its_metadata_in_azurite(compose: dict[str, Any]) -> None
     assert environment == {"ACCEPT_EULA": "Y", "BLOB_SERVER": "azurite", "METADATA_SERVER": "azurite"}
 
 
-def test_prometheus_scrapes_the_machine_and_the_score_app(compose: dict[str, Any]) -> None:
+def test_prometheus_scrapes_the_machine_and_the_drift_app(compose: dict[str, Any]) -> None:
     document = yaml.safe_load((ROOT / "monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
     jobs = {job["job_name"]: job for job in document["scrape_configs"]}
     assert jobs["node"]["static_configs"][0]["targets"] == ["node-exporter:9100"]
-    assert jobs["score"]["metrics_path"] == "/api/metrics"
-    assert jobs["score"]["static_configs"][0]["targets"] == [f"host.docker.internal:{TwinSettings().score}"]
+    assert jobs["tollgate"]["metrics_path"] == "/api/metrics"
+    assert jobs["tollgate"]["static_configs"][0]["targets"] == [f"host.docker.internal:{TwinSettings().drift}"]
     assert "host.docker.internal:host-gateway" in compose["services"]["prometheus"]["extra_hosts"]
+    mounted = dict(mount.split(":")[:2] for mount in compose["services"]["prometheus"]["volumes"])
+    assert document["rule_files"] == [mounted["./monitoring/prometheus/alerts.yml"]]
 
 
 def test_grafana_finds_prometheus() -> None:
