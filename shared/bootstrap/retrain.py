@@ -10,7 +10,10 @@ from functools import cache
 from shared.adapters.blob_container import BlobContainerDependency
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import parse_postgres
-from shared.bootstrap.parts import BUILDING, DATABASE, configured
+from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
+from shared.bootstrap.retrain_shadow import shadow_parts
+from shared.entrypoints.shadow_timers import ShadowParts
 from shared.ports.probes import Dependency
 from shared.settings import RetrainSettings
 
@@ -24,14 +27,18 @@ class RetrainApp:
     """Parts of the retrain app."""
 
     dependencies: tuple[Dependency, ...]
+    shadow: ShadowParts
 
 
 def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
     """Build the retrain app; raises as `build_score_app`. Its timers need the host's own storage before all else."""
-    configured(RetrainSettings, environment)
-    parse_postgres(DATABASE, environment)  # nothing of it is used before training is; what is wrong shows now
+    settings = configured(RetrainSettings, environment)
+    where, clock = parse_postgres(DATABASE, environment), SystemClock()
     hosts = blob_service(parse_storage(HOST_STORAGE, environment)).get_container_client(HOST_CONTAINER)
-    return RetrainApp((BlobContainerDependency(hosts),))
+    return RetrainApp(
+        (BlobContainerDependency(hosts),),
+        shadow=shadow_parts(data_storage(environment), settings.models_container, where, clock),
+    )
 
 
 def retrain_app() -> RetrainApp:

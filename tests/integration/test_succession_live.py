@@ -1,0 +1,179 @@
+"""Promotion and rollback on a score app under load: every process follows within 5 s, and no request fails.
+
+Changes go the whole way: account in Postgres, pointer in Blob storage, the apps' own look at it. `SUCCESSION_ROUNDS=10
+python -m pytest -s -p no:randomly --timeout 600 tests/integration/test_succession_live.py` does it ten times over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from shared.adapters.postgres_promotions import PostgresPromotions
+from shared.adapters.postgres_session import PostgresSession
+from shared.adapters.schema.grants import Role as Group
+from shared.adapters.system_clock import SystemClock
+from shared.domain.bundle_manifest import canonical_json
+from shared.domain.bundle_pointer import Role
+from shared.domain.promotion import Check, CheckName, GateRules, Verdict, write_verdict
+from shared.services.backfilling import COMPLETE_VIEWS
+from shared.services.succession import Succession
+from tests.conftest import MigratedDatabase
+from tests.fakes.bundles import golden_files
+from tests.integration.score_app import Models, ScoreApp, fields, login, running, settings
+
+WITHIN_S: Final = 5.0
+CLIENTS: Final = 8
+ROUNDS: Final = int(os.environ.get("SUCCESSION_ROUNDS", "1"))
+
+
+@dataclass
+class Load:
+    """Concurrent clients, and what they were answered.
+
+    Attributes:
+        answers: When (monotonic seconds), status, and digest of the model, in the order of the answers.
+        broken: What went wrong below HTTP.
+    """
+
+    answers: list[tuple[float, int, str]] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def first_and_last(self, since_s: float, digest: str) -> tuple[float, float]:
+        """Seconds from a moment to the first answer by a model, and to the last one by another that began after it."""
+        later = [answer for answer in self.answers if answer[0] >= since_s]
+        first = min((at for at, _, by in later if by == digest), default=float("inf"))
+        last = max((at for at, _, by in later if by != digest), default=since_s)
+        return first - since_s, last - since_s
+
+
+@contextmanager
+def load(app: ScoreApp) -> Iterator[Load]:
+    """Clients that score one transaction after the other until the block ends."""
+    found, stopping = Load(), threading.Event()
+
+    def client(number: int) -> None:
+        while not stopping.is_set():
+            try:
+                answer = app.score(fields(customer_id=f"card-{number}", terminal_id=f"m-{number % 3}"))
+                by = answer.json()["model"]["digest"] if answer.status == 200 else ""
+                found.answers.append((time.monotonic(), answer.status, by))
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is what a client would have met
+                found.broken.append(repr(error))
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(CLIENTS)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield found
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+@dataclass
+class Stage:
+    """A running score app, and who changes its champion."""
+
+    app: ScoreApp
+    models: Models
+    throne: Succession
+    session: PostgresSession
+
+    def candidate(self, name: str) -> str:
+        """Keep the recorded bundle under another name."""
+        files = golden_files()
+        manifest = json.loads(files["manifest.json"])
+        manifest["name"] = name
+        return self.models.store.put({**files, "manifest.json": canonical_json(manifest)})
+
+    def judge(self, digest: str, champion: str | None) -> None:
+        """Enter a passed verdict: what the gate finds is not what is tested here."""
+        checks = (Check(CheckName.OPENS, None, None, "all", True, "as it was announced"),)
+        verdict = Verdict(digest, champion, "golden 1", 1, GateRules(), None, checks)
+        self.throne.judged(write_verdict(verdict), None, time.time_ns() // 1000)
+
+    def until(self, digest: str) -> None:
+        """Wait until every process serves a bundle."""
+        deadline = time.monotonic() + 60
+        in_a_row = 0
+        while in_a_row < 8:
+            answer = self.app.score(fields())
+            in_a_row = in_a_row + 1 if answer.status == 200 and answer.json()["model"]["digest"] == digest else 0
+            assert time.monotonic() < deadline, answer.body
+
+
+@contextmanager
+def stage(database: MigratedDatabase, storage: str, folder: Path) -> Iterator[Stage]:
+    models = Models(storage)
+    session = PostgresSession(database.role_connection(Group.RETRAIN), "test")
+    throne = Succession(models.store, PostgresPromotions(session), SystemClock(), views=COMPLETE_VIEWS)
+    # What an installation has by default, not what other tests speed up.
+    app_settings = settings(storage, login(database), models.name, CHAMPION_POLL_S="2")
+    try:
+        with running(folder, app_settings) as app:
+            yield Stage(app, models, throne, session)
+    finally:
+        session.close()
+        models.close()
+
+
+@dataclass
+class Measured:
+    """One change: seconds to the first answer by the new champion, and to the last one by the old."""
+
+    what: str
+    first_s: float
+    last_s: float
+
+
+def change_under_load(on: Stage, rounds: int) -> tuple[Load, list[Measured]]:
+    """Promote and roll back, `rounds` times each."""
+    champion = on.candidate("first")
+    on.throne.accept(champion, author="ada", reason="the first model")
+    on.until(champion)
+    measured = []
+    with load(on.app) as found:
+        time.sleep(0.5)
+        for number in range(rounds):
+            challenger = on.candidate(f"challenger-{number}")
+            on.judge(challenger, champion)
+            for what, digest in (("promotion", challenger), ("rollback", champion)):
+                began = time.monotonic()
+                if what == "promotion":
+                    on.throne.promote(challenger, author="ada", reason="it is better")
+                else:
+                    on.throne.rollback(author="ada", reason="it is not")
+                time.sleep(WITHIN_S + 0.5)
+                measured.append(Measured(what, *found.first_and_last(began, digest)))
+    return found, measured
+
+
+def test_a_new_champion_decides_within_five_seconds_and_no_request_fails(
+    migrated_database: MigratedDatabase, storage: str, tmp_path: Path
+) -> None:
+    with stage(migrated_database, storage, tmp_path) as on:
+        found, measured = change_under_load(on, ROUNDS)
+        for one in measured:
+            print(
+                f"{one.what}: first answer by the new one {one.first_s:.2f} s, last by the old one {one.last_s:.2f} s"
+            )
+        print(f"{len(found.answers)} answers")
+        assert not found.broken
+        assert Counter(status for _, status, _ in found.answers).keys() == {200}
+        assert len(found.answers) > 100
+        assert [one.what for one in measured] == ["promotion", "rollback"] * ROUNDS
+        assert all(one.first_s < WITHIN_S and one.last_s < WITHIN_S for one in measured), measured
+        told = {state["role"]: state for state in on.app.host.get("/api/models").json()["roles"]}
+        assert (told["champion"]["by"], told["champion"]["reason"]) == ("ada", "it is not")
+        assert told["champion"]["digest"] == on.throne.present()[Role.CHAMPION].pointer.digest
+        assert not told["champion"]["refused"]
