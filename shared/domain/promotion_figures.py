@@ -115,21 +115,22 @@ def operating_figures(
     return Operating(*figures)
 
 
-def frontier_of(probability: Floats, is_fraud: Flags, days: float) -> tuple[FrontierPoint, ...]:
-    """The best precision for each recall, over all thresholds: at most `FRONTIER_POINTS`, by rising recall.
+def frontier_of(
+    probability: Floats, is_fraud: Flags, days: float, min_precision: float = 0.0
+) -> tuple[FrontierPoint, ...]:
+    """The best precision for each recall, over all thresholds: about `FRONTIER_POINTS`, by rising recall.
 
     Args:
         probability: (n,) float64.
         is_fraud: (n,) bool.
         days: Length of the window.
+        min_precision: The greatest recall with this precision is a point as well.
     """
     points = _every_threshold(probability, is_fraud)
-    chosen: list[int] = []
+    chosen = set(np.flatnonzero(points.precision >= min_precision)[-1:].tolist())
     for least in np.arange(1, FRONTIER_POINTS + 1) / FRONTIER_POINTS:
-        reaching = int(np.searchsorted(points.recall, least - 1e-12))
-        best = reaching + int(np.argmax(points.precision[reaching:]))
-        if not chosen or best != chosen[-1]:
-            chosen.append(best)
+        first = int(np.searchsorted(points.recall, least - 1e-12))
+        chosen.add(first + int(np.argmax(points.precision[first:])))
     return tuple(
         FrontierPoint(
             float(points.threshold[place]),
@@ -137,7 +138,7 @@ def frontier_of(probability: Floats, is_fraud: Flags, days: float) -> tuple[Fron
             float(points.recall[place]),
             float(points.rows[place] / days),
         )
-        for place in chosen
+        for place in sorted(chosen)
     )
 
 

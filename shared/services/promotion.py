@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from shared.domain.promotion import FLOORS, CheckName, GateRules, Verdict, Windo
 from shared.domain.promotion_comparison import Scores
 from shared.domain.promotion_evidence import places_of, window_of
 from shared.domain.training_model import Rows
-from shared.domain.training_split import CALIBRATION, TEST, TRAIN, targets_as_of
+from shared.domain.training_split import CALIBRATION, SPANS, TEST, TRAIN, targets_as_of
 from shared.domain.tree_budget import TREE_BUDGET, TreeBudget
 from shared.ports.models import Graph, Trainer
 from shared.services.promotion_findings import Findings
@@ -37,13 +38,14 @@ from shared.services.promotion_performance import (
     judged_window,
     performance_of,
 )
+from shared.services.training import PARITY_ROWS
 
 type Progress = Callable[[str, float], None]
 """Told the step's name and how much of it is done, 0 to 1."""
 
 type LoadGraph = Callable[[bytes, int], Graph]
 
-_SPANS = frozenset({TRAIN, CALIBRATION, TEST})
+_NEEDED: Final = frozenset({TRAIN, CALIBRATION, TEST})
 
 
 def judge(
@@ -127,7 +129,7 @@ class _Judgement:
         transactions = history.transactions
         self.progress("model", 0.0)
         model = open_model(bundle, self.load_graph, findings)
-        if not bundle.manifest.spans.keys() >= _SPANS:
+        if not bundle.manifest.spans.keys() >= _NEEDED:
             findings.add(
                 CheckName.SEPARATION,
                 False,
@@ -182,7 +184,7 @@ class _Judgement:
 
     def _learnt(self, model: OpenedModel, rows: dict[str, Rows]) -> None:
         """Parity on the newest rows, figures and trees again, where the rows are those it was trained on."""
-        holdout = np.concatenate([rows[name].vectors for name in (TEST, CALIBRATION, TRAIN)])
+        holdout = np.concatenate([rows[name].vectors[:PARITY_ROWS] for name in reversed(SPANS) if name in rows])
         if len(holdout):
             self.progress("parity", 0.0)
             check_forms(model, self.trainer, holdout, self.findings)

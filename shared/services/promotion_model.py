@@ -16,14 +16,14 @@ from shared.domain.promotion import CheckName
 from shared.domain.promotion_graph import graph_facts
 from shared.domain.score import Scored
 from shared.domain.training_model import FittedModel, Rows, TrainingParameters
-from shared.domain.training_split import CALIBRATION, TRAIN
+from shared.domain.training_split import CALIBRATION, TRAIN, VALIDATION
 from shared.domain.tree_model import TreeModel, read_booster
 from shared.ports.models import Graph, Trainer
 from shared.services.promotion_findings import Findings
 from shared.services.training import PARITY_ROWS, measure_parity
 
-STOPPING: Final = ("validation", CALIBRATION)
-"""Spans that growing stops by, the first that a bundle has."""
+STOPPING: Final = (VALIDATION, CALIBRATION)
+"""Spans that growing stops by, the first that a bundle has; older bundles have no validation span."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

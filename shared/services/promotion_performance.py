@@ -190,7 +190,7 @@ def performance_of(
         delay_us: After how long a label counts for its features, microseconds.
     """
     rules = history.rules
-    frontier = frontier_of(probability, judged.is_fraud, window.days)
+    frontier = frontier_of(probability, judged.is_fraud, window.days, rules.min_precision)
     precise = reaching(probability, judged.is_fraud, 0.0, rules.min_precision)
     found = probability[judged.is_fraud] >= (np.inf if precise is None else precise)
     delays = (delay_us, *(faster for faster in FASTER_US if faster < delay_us))
@@ -220,12 +220,17 @@ def advice_of(performance: Performance, rules: GateRules) -> tuple[str, ...]:
         )
     found.append(
         f"Of the frauds, {real.with_evidence:.1%} are at a customer or terminal of which a fraud was known in time "
-        f"(labels count after {real.label_delay_us / US_PER_DAY:g} days). Were all of these found, and of the others "
+        f"(labels count after {_days(real.label_delay_us)}). Were all of these found, and of the others "
         f"as many as now ({real.found_without:.1%}), recall would be {real.recall:.3f}."
     )
     found += [
-        f"With labels that count after {ceiling.label_delay_us / US_PER_DAY:g} days it would be "
+        f"With labels that count after {_days(ceiling.label_delay_us)} it would be "
         f"{ceiling.with_evidence:.1%} of the frauds, and that recall {ceiling.recall:.3f}."
         for ceiling in faster
     ]
     return tuple(found)
+
+
+def _days(duration_us: int) -> str:
+    days = duration_us / US_PER_DAY
+    return f"{days:g} day" if days == 1 else f"{days:g} days"

@@ -27,7 +27,7 @@ from shared.domain.promotion import GateRules, Verdict
 from shared.domain.promotion_evidence import data_digest, places_of
 from shared.domain.score import CalibrationTable
 from shared.domain.training_model import FittedModel, Rows, TrainingParameters
-from shared.domain.training_split import CALIBRATION, TEST, TRAIN, TrainingPlan, targets_as_of
+from shared.domain.training_split import TEST, TRAIN, VALIDATION, TrainingPlan, targets_as_of
 from shared.domain.tree_model import read_booster
 from shared.domain.tree_tables import TreeTables, compile_tables
 from shared.services.promotion import judge
@@ -210,7 +210,7 @@ class Forgery:
         rows = {name: Rows(self.vectors[found], self.is_fraud[found]) for name, found in spans.items()}
         learnt = spans[TRAIN] if self.learnt is None else self.learnt
         fitted = self.fitted or XgboostTrainer().fit(
-            Rows(self.vectors[learnt], self.is_fraud[learnt]), rows[CALIBRATION], PARAMETERS
+            Rows(self.vectors[learnt], self.is_fraud[learnt]), rows[VALIDATION], PARAMETERS
         )
         model = read_booster(fitted.booster)
         tables = self.tables or compile_tables(model)

@@ -22,7 +22,7 @@ from shared.domain.instants import US_PER_DAY
 from shared.domain.promotion import Acceptance, CheckName, GateRules, Verdict, read_verdict, write_verdict
 from shared.domain.score import CalibrationTable
 from shared.domain.training_model import Rows
-from shared.domain.training_split import CALIBRATION, TEST, TRAIN
+from shared.domain.training_split import CALIBRATION, TEST, TRAIN, VALIDATION
 from shared.domain.tree_model import read_booster
 from shared.domain.tree_tables import compile_tables
 from tests.promotion.forgery import (
@@ -89,7 +89,7 @@ def test_the_worse_of_two_honest_models_is_refused() -> None:
 @pytest.mark.parametrize(("honest_digest", "caught"), [(False, CheckName.DATA), (True, CheckName.REPRODUCTION)])
 def test_shuffled_labels(honest_digest: bool, caught: CheckName) -> None:
     shuffled = outcomes().copy()
-    for name in (TRAIN, CALIBRATION):
+    for name in (TRAIN, VALIDATION, CALIBRATION):
         shuffled[places()[name]] = np.random.default_rng(3).permutation(shuffled[places()[name]])
     forged = Forgery(is_fraud=shuffled, honest_digest=honest_digest)
     refused(judged(forged.files()), caught, CheckName.GAIN)
@@ -220,7 +220,7 @@ def test_a_graph_of_other_trees_with_probes_of_its_own() -> None:
 
 
 def test_reasons_of_another_model() -> None:
-    other = XgboostTrainer().fit(_rows(TRAIN), _rows(CALIBRATION), replace(PARAMETERS, learning_rate=0.29))
+    other = XgboostTrainer().fit(_rows(TRAIN), _rows(VALIDATION), replace(PARAMETERS, learning_rate=0.29))
     forged = Forgery(tables=compile_tables(read_booster(other.booster)))
     refused(judged(forged.files()), CheckName.REASONS)
 

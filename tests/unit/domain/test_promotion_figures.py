@@ -85,6 +85,11 @@ def test_no_threshold_beats_the_frontier() -> None:
     assert recalls == sorted(recalls)
     assert precisions == sorted(precisions, reverse=True)
     assert len(found) <= 40
+    precise = frontier_of(probability, is_fraud, days=1.0, min_precision=0.6)
+    greatest = max(point.recall for point in precise if point.precision >= 0.6)
+    threshold = reaching(probability, is_fraud, 0.0, 0.6)
+    assert threshold is not None
+    assert greatest == pytest.approx((probability[is_fraud] >= threshold).mean())
     for threshold in np.unique(np.round(probability, 2)):
         declined = np.round(probability, 2) >= threshold
         recall, precision = declined[is_fraud].mean(), is_fraud[declined].mean()
