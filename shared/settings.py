@@ -286,6 +286,33 @@ class DriftSettings(NotifySettings):
     probe_schedule: str = Field(
         alias="PROBE_SCHEDULE", min_length=9, description="When a probe is sent: six fields, seconds first, UTC."
     )
+    models_container: str = Field(
+        default="models", alias="MODELS_CONTAINER", pattern=CONTAINER_PATTERN, description="Model bundles and pointers."
+    )
+    drift_schedule: str = Field(
+        alias="DRIFT_SCHEDULE", min_length=9, description="When drift is looked for: six fields, seconds first, UTC."
+    )
+    drift_psi_floor: float = Field(
+        default=0.05, alias="DRIFT_PSI_FLOOR", ge=0, le=10, description="PSI below which drift wakes nobody."
+    )
+    drift_psi_medium: float = Field(
+        default=0.3, alias="DRIFT_PSI_MEDIUM", gt=0, le=10, description="PSI that opens a trigger of medium priority."
+    )
+    drift_psi_high: float = Field(
+        default=0.5, alias="DRIFT_PSI_HIGH", gt=0, le=10, description="PSI that opens one of high priority."
+    )
+    target_drift_threshold: float = Field(
+        default=0.5, alias="TARGET_DRIFT_THRESHOLD", gt=0, le=100, description="Relative change of the fraud rate."
+    )
+    concept_drift_threshold: float = Field(
+        default=0.05, alias="CONCEPT_DRIFT_THRESHOLD", gt=0, le=1, description="Fall of recall that cannot wait."
+    )
+
+    @model_validator(mode="after")
+    def _grades(self) -> Self:
+        if not self.drift_psi_floor <= self.drift_psi_medium <= self.drift_psi_high:
+            raise ValueError("DRIFT_PSI_FLOOR, DRIFT_PSI_MEDIUM and DRIFT_PSI_HIGH must rise")
+        return self
 
 
 class RetrainSettings(AppSettings):
@@ -300,6 +327,72 @@ class RetrainSettings(AppSettings):
         alias="MLFLOW_TRACKING_URI",
         pattern=r"^(https?://.+)?$",
         description="Address of the MLflow server that trainings are recorded in; empty for none.",
+    )
+    reports_container: str = Field(
+        default="reports", alias="REPORTS_CONTAINER", pattern=CONTAINER_PATTERN, description="Pages of verdicts."
+    )
+    daily_training_schedule: str = Field(
+        alias="DAILY_TRAINING_SCHEDULE",
+        min_length=9,
+        description="When the day's training is due: six fields, seconds first, UTC.",
+    )
+    trigger_poll_schedule: str = Field(
+        alias="TRIGGER_POLL_SCHEDULE",
+        min_length=9,
+        description="When triggers are looked for: six fields, seconds first, UTC.",
+    )
+    model_name: str = Field(
+        default="card-fraud",
+        alias="MODEL_NAME",
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+        description="Name of the model that is trained.",
+    )
+    cooldown_h: float = Field(
+        default=48, alias="COOLDOWN_H", ge=0, le=8760, description="Hours from one training to the next."
+    )
+    min_new_transactions: int = Field(
+        default=10_000,
+        alias="MIN_NEW_TRANSACTIONS",
+        ge=0,
+        description="Transactions that must have matured since the last training's data.",
+    )
+    train_days: int = Field(default=60, alias="TRAIN_DAYS", ge=1, le=730, description="Days to learn from, at most.")
+    validation_days: int = Field(
+        default=7, alias="VALIDATION_DAYS", ge=1, le=90, description="Days to stop growing by and to choose on."
+    )
+    calibration_days: int = Field(
+        default=14, alias="CALIBRATION_DAYS", ge=1, le=90, description="Days to calibrate on."
+    )
+    test_days: int = Field(default=14, alias="TEST_DAYS", ge=1, le=90, description="Days to test on.")
+    maturity_days: int = Field(
+        default=30, alias="MATURITY_DAYS", ge=0, le=365, description="Age from which on a verdict is final, days."
+    )
+    search_trials: int = Field(
+        default=4, alias="SEARCH_TRIALS", ge=1, le=100, description="Parameters that are tried; 1 for no search."
+    )
+    search_s: float = Field(
+        default=120, alias="SEARCH_S", ge=0, le=3600, description="After how long no other trial begins, seconds."
+    )
+    training_limit_s: float = Field(
+        default=6600,
+        alias="TRAINING_LIMIT_S",
+        gt=0,
+        le=7000,
+        description="After how long a training is given up, seconds; less than the host's function timeout.",
+    )
+    min_recall: float = Field(default=0.80, alias="MIN_RECALL", ge=0, le=1, description="The gate's floor of recall.")
+    min_precision: float = Field(
+        default=0.75, alias="MIN_PRECISION", ge=0, le=1, description="The gate's floor of precision."
+    )
+    trial_h: float = Field(
+        default=24,
+        alias="TRIAL_H",
+        ge=0,
+        le=8760,
+        description="Hours that a challenger scores in shadow before it is promoted; 0 to promote at once.",
+    )
+    trial_rows: int = Field(
+        default=1_000, alias="TRIAL_ROWS", ge=0, description="Decisions that it must have scored by then."
     )
 
 

@@ -12,7 +12,11 @@ from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import parse_postgres
 from shared.adapters.system_clock import SystemClock
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
+from shared.bootstrap.retrain_registry import registry_parts
 from shared.bootstrap.retrain_shadow import shadow_parts
+from shared.bootstrap.retrain_training import retrain_parts
+from shared.entrypoints.registry_timers import RegistryTimerParts
+from shared.entrypoints.retrain_timers import RetrainParts
 from shared.entrypoints.shadow_timers import ShadowParts
 from shared.ports.probes import Dependency
 from shared.settings import RetrainSettings
@@ -28,6 +32,8 @@ class RetrainApp:
 
     dependencies: tuple[Dependency, ...]
     shadow: ShadowParts
+    training: RetrainParts
+    registry: RegistryTimerParts | None
 
 
 def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
@@ -35,9 +41,12 @@ def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
     settings = configured(RetrainSettings, environment)
     where, clock = parse_postgres(DATABASE, environment), SystemClock()
     hosts = blob_service(parse_storage(HOST_STORAGE, environment)).get_container_client(HOST_CONTAINER)
+    service = data_storage(environment)
     return RetrainApp(
         (BlobContainerDependency(hosts),),
-        shadow=shadow_parts(data_storage(environment), settings.models_container, where, clock),
+        shadow=shadow_parts(service, settings.models_container, where, clock),
+        training=retrain_parts(service, where, clock, settings),
+        registry=registry_parts(service, settings.models_container, where, clock, settings.mlflow_tracking_uri),
     )
 
 

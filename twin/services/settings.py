@@ -44,7 +44,7 @@ def group_of(app: str) -> str:
 LOGINS: Final[Mapping[str, str]] = {login_of(app): group_of(app) for app in APPS}
 """Logins of the apps in Postgres, each with the group role whose rights it has; all with the same local password."""
 
-CONTAINERS: Final = ("probes", "dead-letters", "models", "seals")
+CONTAINERS: Final = ("probes", "dead-letters", "models", "seals", "reports")
 """Blob containers that infrastructure makes in the cloud and `tollgate up` makes here."""
 
 HUBS: Final[Mapping[str, tuple[int, tuple[str, ...]]]] = {
