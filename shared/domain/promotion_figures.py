@@ -215,7 +215,7 @@ def _operating(totals: Floats) -> tuple[Floats, Floats, Floats]:
 def _with_evidence(
     transactions: TransactionColumns, labels: LabelColumns, frauds: NDArray[np.intp], delay_us: int
 ) -> Flags:
-    """(n_frauds,) whether a fraud of its customer or terminal counted by then and was not too old."""
+    """(n_frauds,) whether another fraud of its customer or terminal counted by then and was not too old."""
     told = np.flatnonzero(labels.is_fraud)
     rows, counts_us = labels.row[told], labels.known_at_us[told] + delay_us
     happened_us = transactions.event_time_us[rows]
@@ -224,11 +224,11 @@ def _with_evidence(
         places: dict[Any, list[int]] = {}
         for place, key in enumerate(keys[rows].tolist()):
             places.setdefault(key, []).append(place)
-        for number, (key, time_us) in enumerate(
-            zip(keys[frauds].tolist(), transactions.event_time_us[frauds].tolist(), strict=True)
-        ):
+        for number, (row, key) in enumerate(zip(frauds.tolist(), keys[frauds].tolist(), strict=True)):
             mine = places.get(key)
             if mine is not None:
+                time_us = int(transactions.event_time_us[row])
                 recent = happened_us[mine] > time_us - delay_us - EVIDENCE_US
-                evidence[number] |= bool((recent & (counts_us[mine] <= time_us)).any())
+                others = rows[mine] != row  # a label that is known at once is no evidence for its own transaction
+                evidence[number] |= bool((others & recent & (counts_us[mine] <= time_us)).any())
     return evidence

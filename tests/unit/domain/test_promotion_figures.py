@@ -143,3 +143,5 @@ def test_with_evidence_for_all_the_ceiling_is_one() -> None:
     )
     (found,) = ceilings_of(transactions, labels, np.array([1]), np.array([False]), (7 * US_PER_DAY,))
     assert (found.with_evidence, found.found_without, found.recall) == (1.0, 0.0, 1.0)
+    (itself,) = ceilings_of(transactions, labels, np.array([0]), np.array([False]), (0,))
+    assert itself.with_evidence == 0.0  # known at once, but no evidence for its own transaction
