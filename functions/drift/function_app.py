@@ -5,6 +5,7 @@ import azure.functions as func
 from shared.bootstrap.drift import drift_app
 from shared.bootstrap.drift_metrics import drift_metrics
 from shared.entrypoints import timer_partitions, timer_probes, timer_seals
+from shared.entrypoints.drift_timers import drift_timers
 from shared.entrypoints.health_routes import health_routes
 from shared.entrypoints.metrics_routes import metrics_routes
 from shared.entrypoints.notice_timers import notice_timers
@@ -15,6 +16,7 @@ app.register_functions(health_routes(lambda: drift_app().dependencies))
 app.register_functions(metrics_routes(drift_metrics))
 app.register_functions(notice_timers(lambda: drift_app().notices))
 app.register_functions(quality_timers(lambda: drift_app().quality))
+app.register_functions(drift_timers(lambda: drift_app().watch))
 
 
 @app.function_name("send_probe")

@@ -16,8 +16,10 @@ from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.adapters.system_clock import SystemClock
 from shared.bootstrap.drift_notices import notice_parts
 from shared.bootstrap.drift_quality import quality_parts
+from shared.bootstrap.drift_watch import drift_watch_parts
 from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
+from shared.entrypoints.drift_timers import DriftWatchParts
 from shared.entrypoints.notice_timers import NoticeParts
 from shared.entrypoints.quality_timers import QualityParts
 from shared.ports.archive import SealedLedger, Seals
@@ -40,6 +42,7 @@ class DriftApp:
     runs: TimedRuns
     notices: NoticeParts
     quality: QualityParts
+    watch: DriftWatchParts
     dependencies: tuple[Dependency, ...]
 
 
@@ -58,6 +61,7 @@ def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
         runs=runs,
         notices=notice_parts(where, settings, clock, runs),
         quality=quality_parts(where, clock, runs),
+        watch=drift_watch_parts(where, service, settings, clock, runs),
         dependencies=(BlobContainerDependency(probes),),
     )
 
