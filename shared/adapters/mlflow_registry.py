@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 EXPERIMENT: Final = "tollgate"
 
+_CLASSIC: Final = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets MLflow's page show runs with metrics and charts; without it new experiments are taken for chats with agents."""
+
 RUN_TAG: Final = "tollgate.run"
 BUNDLE_TAG: Final = "tollgate.bundle"
 BUNDLE_FOLDER: Final = "bundle"
@@ -121,7 +124,9 @@ class MlflowRegistry:
     def _experiment(self) -> str:
         """The id of the experiment, made where it is missing."""
         found = self._client.get_experiment_by_name(EXPERIMENT)
-        return str(found.experiment_id if found is not None else self._client.create_experiment(EXPERIMENT))
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(EXPERIMENT, tags=_CLASSIC))
 
     def _find(self, record: RunRecord) -> Run | None:
         """The run of a record, or one that was made up for its bundle before the record came."""

@@ -99,7 +99,7 @@ def run_record(
         bundle_digest: Its digest.
         created_at_us: Now, microseconds since 1970 UTC.
         run_id: Of the pipeline run; made up from the digest if it is not known.
-        outcome: What came of it, for people.
+        outcome: What came of it, for people; cut where it is too long.
         verdict_digest: Of the gate's verdict.
 
     Raises:
@@ -118,7 +118,7 @@ def run_record(
         as_of_us=manifest.as_of_us,
         data_digest=manifest.data_digest,
         libraries=manifest.libraries,
-        outcome=outcome,
+        outcome=outcome[:MAX_OUTCOME],
         verdict_digest=verdict_digest,
         created_at_us=created_at_us,
     )

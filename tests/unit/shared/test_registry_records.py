@@ -13,7 +13,7 @@ from shared.domain.bundle import bundle_digest
 from shared.domain.bundle_manifest import MANIFEST, read_manifest
 from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.errors import BrokenInvariant, InvalidInput
-from shared.domain.registry import RegistryRecord, read_record, record_key, run_record, write_record
+from shared.domain.registry import MAX_OUTCOME, RegistryRecord, read_record, record_key, run_record, write_record
 from shared.domain.registry_rows import MAX_EXPLAINED, measured_rows, read_measured_rows, write_measured_rows
 from tests.fakes.bundles import golden_files
 
@@ -48,6 +48,7 @@ def test_a_run_says_what_its_bundle_says() -> None:
     )
     assert (RUN.metrics, RUN.spans, RUN.data_digest) == (manifest.metrics, manifest.spans, manifest.data_digest)
     assert run_record(manifest, DIGEST, created_at_us=1).run_id == f"bundle/{DIGEST}"
+    assert len(run_record(manifest, DIGEST, created_at_us=1, outcome="long " * 200).outcome) == MAX_OUTCOME
 
 
 def test_keys_tell_records_apart() -> None:
