@@ -16,12 +16,14 @@ from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.adapters.system_clock import SystemClock
 from shared.bootstrap.drift_notices import notice_parts
 from shared.bootstrap.drift_quality import quality_parts
+from shared.bootstrap.drift_reports import report_parts
 from shared.bootstrap.drift_watch import drift_watch_parts
 from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
 from shared.entrypoints.drift_timers import DriftWatchParts
 from shared.entrypoints.notice_timers import NoticeParts
 from shared.entrypoints.quality_timers import QualityParts
+from shared.entrypoints.report_routes import ReportParts
 from shared.ports.archive import SealedLedger, Seals
 from shared.ports.clock import Clock
 from shared.ports.ledger import Partitions
@@ -41,6 +43,7 @@ class DriftApp:
     clock: Clock
     runs: TimedRuns
     notices: NoticeParts
+    reports: ReportParts
     quality: QualityParts
     watch: DriftWatchParts
     dependencies: tuple[Dependency, ...]
@@ -60,6 +63,7 @@ def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
         clock=clock,
         runs=runs,
         notices=notice_parts(where, settings, clock, runs),
+        reports=report_parts(service, where, settings, clock, runs),
         quality=quality_parts(where, clock, runs),
         watch=drift_watch_parts(where, service, settings, clock, runs),
         dependencies=(BlobContainerDependency(probes),),
