@@ -35,6 +35,7 @@ RULES: Final[dict[str, re.Pattern[str]]] = {
     "azure-native:network:PrivateEndpoint": re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}[A-Za-z0-9_]"),
     "azure-native:app:ManagedEnvironment": re.compile(r"[A-Za-z][A-Za-z0-9-]{0,58}[A-Za-z0-9]"),
     "azure-native:app:ContainerApp": re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]"),
+    "azure-native:dashboard:Dashboard": re.compile(r"[A-Za-z][A-Za-z0-9-]{0,28}[A-Za-z0-9]"),
     "azure-native:monitor:ActionGroup": re.compile(r"[^:<>+/&%\\?|]{1,259}[^:<>+/&%\\?|. ]"),
 }
 """What a name must look like in full, by resource type; the tests hold every stack to it."""

@@ -13,6 +13,7 @@ from infra.components.access import Access, Locks
 from infra.components.event_hubs import EventHubs
 from infra.components.function_app import AppIdentity, FunctionApp, Size
 from infra.components.mlflow import Mlflow
+from infra.components.monitoring import Monitoring
 from infra.components.network import PrivateNetwork
 from infra.components.observability import Budget, Observability
 from infra.components.postgres import DATABASE, Postgres
@@ -124,6 +125,8 @@ def build(config: StackConfig) -> Stack:
             depends_on=[*access.of(app), *keys, *doors, postgres.database],
         )
     outputs = _outputs(apps=apps, names=names, postgres=postgres, events=events, data=data, vault=vault)
+    links = Monitoring("monitoring", context, observability).links
+    outputs |= {f"{board}Dashboard": link for board, link in links.items()}
     if network is not None and config.mlflow:
         mlflow = Mlflow(
             "mlflow",

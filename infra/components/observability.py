@@ -1,16 +1,11 @@
-"""Logs and who hears of them: workspace, Application Insights, action group, diagnostics, alerts, budget."""
+"""Logs and who hears of them: workspace, Application Insights, action group, diagnostics, budget."""
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Final
 
 import pulumi
 from pulumi_azure_native import applicationinsights, consumption, monitor, operationalinsights
 
 from infra.context import Context, component_type
-
-QUERIES: Final = Path(__file__).resolve().parents[1] / "queries"
 
 
 class Observability(pulumi.ComponentResource):
@@ -71,56 +66,7 @@ class Observability(pulumi.ComponentResource):
             tags=context.tags,
             opts=within,
         )
-        for alert, (severity, summary) in PLATFORM_ALERTS.items():
-            self._alert(alert, severity, summary, context)
         self.register_outputs({})
-
-    def _alert(self, alert: str, severity: int, summary: str, context: Context) -> None:
-        """A query in `infra/queries` that returns one row per breach."""
-        monitor.ScheduledQueryRule(
-            f"alert-{alert}",
-            resource_group_name=context.group.name,
-            location=context.config.location,
-            rule_name=context.names.within_group(f"alert-{alert}"),
-            display_name=summary,
-            description=summary,
-            kind="LogAlert",
-            scopes=[self.workspace.id],
-            severity=severity,
-            enabled=True,
-            auto_mitigate=True,
-            evaluation_frequency="PT5M",
-            window_size="PT15M",
-            criteria=monitor.ScheduledQueryRuleCriteriaArgs(
-                all_of=[
-                    monitor.ConditionArgs(
-                        query=read_query(alert),
-                        time_aggregation="Count",
-                        operator="GreaterThan",
-                        threshold=0,
-                        failing_periods=monitor.ConditionFailingPeriodsArgs(
-                            number_of_evaluation_periods=1, min_failing_periods_to_alert=1
-                        ),
-                    )
-                ]
-            ),
-            actions=monitor.ActionsArgs(action_groups=[self.action_group.id]),
-            tags=context.tags,
-            opts=context.within(self),
-        )
-
-
-PLATFORM_ALERTS: Final[dict[str, tuple[int, str]]] = {
-    "failed-requests": (1, "More than 5 % of the requests to an app failed"),
-    "slow-requests": (2, "The 99th percentile of an app's answers is over 500 ms"),
-}
-"""Alerts that need no telemetry of ours. What the product itself measures is specified in `monitoring/`."""
-
-
-def read_query(name: str) -> str:
-    """Return a Kusto query of `infra/queries`, without its comment lines."""
-    lines = (QUERIES / f"{name}.kql").read_text(encoding="utf-8").splitlines()
-    return "\n".join(line for line in lines if not line.startswith("//"))
 
 
 def diagnose(

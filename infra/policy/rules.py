@@ -31,7 +31,8 @@ REQUIRED_TAGS: Final = frozenset({"product", "environment", "profile"})
 UNTAGGED: Final = frozenset({
     # Kinds that Azure does not tag, or that are facets of a tagged resource.
     "app:ManagedEnvironmentStorage", "authorization:ManagementLockByScope", "authorization:RoleAssignment",
-    "consumption:Budget", "dbforpostgresql:AdministratorsMicrosoftEntra", "dbforpostgresql:Configuration",
+    "consumption:Budget", "dashboard:DashboardDefinition",
+    "dbforpostgresql:AdministratorsMicrosoftEntra", "dbforpostgresql:Configuration",
     "dbforpostgresql:Database", "dbforpostgresql:FirewallRule", "eventhub:ConsumerGroup", "eventhub:EventHub",
     "monitor:DiagnosticSetting", "network:PrivateDnsZoneGroup", "network:Subnet", "storage:BlobContainer",
     "storage:BlobContainerImmutabilityPolicy", "storage:BlobServiceProperties", "storage:ManagementPolicy",

@@ -32,7 +32,7 @@ from shared.settings import (
     SettingsError,
 )
 from tests.infra import sdk_schema
-from tests.infra.recording import OPERATORS, SECRET_MARK, SUBSCRIPTION, Recorded, Recording
+from tests.infra.recording import OPERATORS, SECRET_MARK, SUBSCRIPTION, TENANT, Recorded, Recording
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS: dict[str, type[AppSettings]] = {
@@ -63,6 +63,11 @@ WRITES = {
     ("drift", "seals"),
 }
 """App and container: who writes. An app whose settings name the container and that is not here reads."""
+
+ALERTS = {
+    "latency", "errors", "confidence", "lag", "dead-letters", "drift", "quality", "gate-refused", "replay-mismatch",
+    "no-champion", "pipeline-failed", "nothing-heard",
+}  # fmt: skip
 
 SENDS = {("drift", "transactions"), ("ingest", "decisions")}
 RECEIVES = {("ingest", "transactions"), ("ingest", "labels")}
@@ -250,6 +255,11 @@ def outputs(recording: Recording, _config: Mapping[str, Any]) -> Iterator[str]:
         "dataAccount": r"stdata[a-z0-9]+",
         "keyVault": r"kv-[a-z0-9-]+",
         **{f"{app}App": rf"func-{app}-[a-z0-9-]+" for app in APPS},
+        **{
+            f"{board}Dashboard": rf"https://portal\.azure\.com/#@{TENANT}/resource/subscriptions/{SUBSCRIPTION}"
+            rf"/resourceGroups/[a-z-]+/providers/Microsoft\.Dashboard/dashboards/tollgate-{board}-[a-z0-9]+"
+            for board in ("api", "model", "drift")
+        },
     }
     found = dict(recording.outputs)
     found.pop("mlflowEndpoint", None)
@@ -368,9 +378,18 @@ def facts(recording: Recording, config: Mapping[str, Any]) -> Iterator[str]:
     budget = next(iter(recording.of_type("consumption:Budget")), None)
     if budget is None or len(budget.plain["notifications"]) < 2:
         yield "nobody hears of the budget"
-    for alert in recording.of_type("monitor:ScheduledQueryRule"):
+    alerts = recording.of_type("monitor:ScheduledQueryRule")
+    for alert in alerts:
         if not alert.plain.get("actions", {}).get("actionGroups"):
             yield f"{alert.name} reaches nobody"
+    missing = ALERTS - {alert.name.removeprefix("alert-") for alert in alerts}
+    yield from (f"no alert {name}" for name in sorted(missing))
+    (workspace,) = recording.of_type("operationalinsights:Workspace")
+    for board in recording.of_type("dashboard:DashboardDefinition"):
+        data = str(board.plain["properties"]["serializedData"])
+        read = {resource for panel in json.loads(data)["panels"] for resource in _resources_read(panel)}
+        if read != {workspace.id}:
+            yield f"{board.name} reads {sorted(read)}"
     if config.get("privateNetwork", "true" if prod else "false") == "true":
         yield from _private(recording)
 
@@ -399,6 +418,11 @@ CHECKS: dict[str, Callable[[Recording, Mapping[str, Any]], Iterator[str]]] = {
     "facts": facts,
     "secrecy": secrecy,
 }
+
+
+def _resources_read(panel: Mapping[str, Any]) -> Iterator[str]:
+    for target in panel["targets"]:
+        yield from target["azureLogAnalytics"]["resources"]
 
 
 def _doors(recording: Recording, by_name: Mapping[str, Recorded]) -> Iterator[str]:

@@ -71,6 +71,10 @@ PATHS: dict[str, str] = {
     "azure-native:operationalinsights:Workspace": "Microsoft.OperationalInsights/workspaces/{workspaceName}",
     "azure-native:applicationinsights:Component": "Microsoft.Insights/components/{resourceName}",
     "azure-native:monitor:ActionGroup": "Microsoft.Insights/actionGroups/{actionGroupName}",
+    "azure-native:dashboard:Dashboard": "Microsoft.Dashboard/dashboards/{dashboardName}",
+    "azure-native:dashboard:DashboardDefinition": (
+        "Microsoft.Dashboard/dashboards/{dashboardName}/dashboardDefinitions/{definitionName}"
+    ),
     "azure-native:monitor:ScheduledQueryRule": "Microsoft.Insights/scheduledQueryRules/{ruleName}",
     "azure-native:managedidentity:UserAssignedIdentity": (
         "Microsoft.ManagedIdentity/userAssignedIdentities/{resourceName}"
