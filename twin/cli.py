@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from twin import changes, database, dead_letters, importing, models, traffic, training, verifying
+from twin import changes, database, dead_letters, importing, models, performance, traffic, training, verifying
 from twin.services import plan as planning
 from twin.services import state_folder
 from twin.services.modes import Mode
@@ -47,6 +47,7 @@ app.command()(verifying.replay)
 app.command()(verifying.seal)
 app.command()(verifying.forget)
 app.command()(traffic.traffic)
+app.command()(performance.performance)
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 

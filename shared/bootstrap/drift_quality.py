@@ -1,4 +1,4 @@
-"""Builds what checks the quality of what arrives; each thing connects for each use, an hour apart."""
+"""Builds what checks what arrives and measures what decisions were worth; each connects for each use, hours apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.entrypoints.quality_timers import QualityParts
+from shared.services.performance_check import PerformanceCheck
 from shared.services.quality_check import QualityCheck
 
 if TYPE_CHECKING:
@@ -48,4 +49,15 @@ def quality_parts(where: PostgresConnection, clock: Clock, runs: TimedRuns) -> Q
         with quality_check(where, clock) as check:
             return check.check_due()
 
-    return QualityParts(check_due, runs)
+    def measure_due() -> Evidence:
+        from shared.adapters.postgres_performance import (  # noqa: PLC0415 - paid by those who connect
+            PostgresDecidedWindows,
+            PostgresPerformanceLog,
+        )
+        from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+
+        # A week of decisions beside their labels, sorted by nobody: minutes where there are millions.
+        with closing(PostgresSession(where, "drift-performance", {"statement_timeout": "600s"})) as session:
+            return PerformanceCheck(PostgresDecidedWindows(session), PostgresPerformanceLog(session), clock).check_due()
+
+    return QualityParts(check_due, measure_due, runs)

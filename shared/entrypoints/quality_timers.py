@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import azure.functions as func
 
 from shared.domain.pipeline import Evidence
-from shared.services import quality_check
+from shared.services import performance_check, quality_check
 from shared.services.timed_runs import TimedRuns
 from shared.telemetry import with_fields
 
@@ -21,11 +21,12 @@ class QualityParts:
     """What the timers need: the use cases, and where firings are noted."""
 
     check: Callable[[], Evidence]
+    measure: Callable[[], Evidence]
     runs: TimedRuns
 
 
 def quality_timers(parts: Callable[[], QualityParts]) -> func.Blueprint:
-    """`check_quality`, hourly.
+    """`check_quality`, hourly, and `measure_performance`, daily.
 
     Args:
         parts: Called at each firing, so that the app is built at its first use and not at import.
@@ -37,6 +38,11 @@ def quality_timers(parts: Callable[[], QualityParts]) -> func.Blueprint:
     @timers.timer_trigger(arg_name="timer", schedule="0 4 * * * *")
     def check_quality(timer: func.TimerRequest) -> None:
         check(timer, parts())
+
+    @timers.function_name("measure_performance")
+    @timers.timer_trigger(arg_name="timer", schedule="0 23 3 * * *")
+    def measure_performance(timer: func.TimerRequest) -> None:
+        measure(timer, parts())
 
     return timers
 
@@ -50,3 +56,14 @@ def check(timer: func.TimerRequest, parts: QualityParts) -> None:
     """
     found = parts.runs.run(quality_check.PIPELINE, quality_check.EVERY_US, parts.check)
     _log.info(with_fields("data quality checked", **found, past_due=timer.past_due))
+
+
+def measure(timer: func.TimerRequest, parts: QualityParts) -> None:
+    """Measure the windows that are mature. A failure is raised: the host shows it, and the next day makes up for it.
+
+    Raises:
+        Transient: The database cannot be reached now.
+        BrokenInvariant: The schema or a right is missing.
+    """
+    found = parts.runs.run(performance_check.PIPELINE, performance_check.EVERY_US, parts.measure)
+    _log.info(with_fields("performance measured", **found, past_due=timer.past_due))

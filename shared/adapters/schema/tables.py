@@ -592,6 +592,7 @@ PERFORMANCE_METRICS: Final = Table(
     _real("value", "null where there were too few to tell", nullable=True),
     _real("low", "lower end of the interval", nullable=True),
     _real("high", "upper end of the interval", nullable=True),
+    Column("note", Text, nullable=False, server_default=text("''"), comment="why there is no value"),
     _big("n_rows"),
     _big("n_frauds"),
     _us("window_start_us", "first event time"),

@@ -12,7 +12,8 @@ from shared.domain.errors import Transient
 from shared.domain.instants import US_PER_MINUTE
 from shared.domain.pipeline import Severity
 from shared.domain.quality_rules import RULES, VOLUME
-from shared.entrypoints.quality_timers import QualityParts, check, quality_timers
+from shared.entrypoints.quality_timers import QualityParts, check, measure, quality_timers
+from shared.services import performance_check
 from shared.services.quality_check import MAX_CATCH_UP, PIPELINE, SETTLING_US, QualityCheck
 from shared.services.timed_runs import TimedRuns
 from tests.fakes.notices import FakeNotices
@@ -153,10 +154,13 @@ def test_the_timer_says_what_came_of_it(caplog: pytest.LogCaptureFixture) -> Non
 
     bench, log = Bench(), FakePipelineLog()
     bench.clock.time_us += US_PER_MINUTE
-    parts = QualityParts(bench.check.check_due, TimedRuns(log, bench.clock, "p"))
+    parts = QualityParts(bench.check.check_due, lambda: {"windows": 4}, TimedRuns(log, bench.clock, "p"))
     with caplog.at_level("INFO", logger="shared"):
         check(Timer(), parts)
+        measure(Timer(), parts)
     assert '"windows":1' in caplog.text
-    assert [run.pipeline for run in log.runs.values()] == [PIPELINE]
+    assert '"windows":4' in caplog.text
+    assert [run.pipeline for run in log.runs.values()] == [PIPELINE, performance_check.PIPELINE]
     functions = quality_timers(lambda: parts)._function_builders
-    assert functions[0]._function.get_function_name() == "check_quality"
+    names = [one._function.get_function_name() for one in functions]
+    assert names == ["check_quality", "measure_performance"]

@@ -163,6 +163,7 @@ CREATE TABLE tollgate.performance_metrics (
     value double precision,
     low double precision,
     high double precision,
+    note text DEFAULT '' NOT NULL,
     n_rows bigint NOT NULL,
     n_frauds bigint NOT NULL,
     window_start_us bigint NOT NULL,
@@ -180,6 +181,7 @@ COMMENT ON COLUMN tollgate.performance_metrics.segment IS 'all, or a segment suc
 COMMENT ON COLUMN tollgate.performance_metrics.value IS 'null where there were too few to tell';
 COMMENT ON COLUMN tollgate.performance_metrics.low IS 'lower end of the interval';
 COMMENT ON COLUMN tollgate.performance_metrics.high IS 'upper end of the interval';
+COMMENT ON COLUMN tollgate.performance_metrics.note IS 'why there is no value';
 COMMENT ON COLUMN tollgate.performance_metrics.window_start_us IS 'first event time, microseconds since 1970 UTC';
 COMMENT ON COLUMN tollgate.performance_metrics.window_end_us IS 'their end, not included, microseconds since 1970 UTC';
 COMMENT ON COLUMN tollgate.performance_metrics.recorded_at_us IS
