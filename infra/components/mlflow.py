@@ -24,6 +24,12 @@ DATABASE: Final = "mlflow"
 PASSWORD_FOLDER: Final = "/var/run/postgres"  # noqa: S105 - a folder
 TOKEN_SCRIPT: Final = Path(__file__).with_name("mlflow_token.py")
 
+SERVER_ENVIRONMENT: Final = [
+    app.EnvironmentVarArgs(name="MLFLOW_DISABLE_TELEMETRY", value="true"),  # it would report its use to its makers
+    # Two processes in place of ten, which its memory could not hold; Tollgate runs its jobs elsewhere.
+    app.EnvironmentVarArgs(name="MLFLOW_SERVER_ENABLE_JOB_EXECUTION", value="false"),
+]
+
 
 class Mlflow(pulumi.ComponentResource):
     """The tracking server and model registry; only the network reaches it.
@@ -67,6 +73,7 @@ class Mlflow(pulumi.ComponentResource):
             "postgresql://", identity.login, "@", host, f":5432/{DATABASE}?sslmode=verify-full&sslrootcert=system"
         )
         artifacts = pulumi.Output.concat("wasbs://mlflow@", data.account.name, ".blob.core.windows.net/")
+        address = pulumi.Output.concat(context.names.within_group("mlflow"), ".", environment.default_domain)
         mount = app.VolumeMountArgs(volume_name="password", mount_path=PASSWORD_FOLDER)
         environment_variables = [
             app.EnvironmentVarArgs(name="AZURE_CLIENT_ID", value=identity.identity.client_id),
@@ -98,8 +105,10 @@ class Mlflow(pulumi.ComponentResource):
                             f"--port={PORT}",
                             pulumi.Output.concat("--backend-store-uri=", store),
                             pulumi.Output.concat("--artifacts-destination=", artifacts),
+                            # It refuses requests to any other name, and does not know its own.
+                            pulumi.Output.concat("--allowed-hosts=", address),
                         ],
-                        env=environment_variables,
+                        env=[*environment_variables, *SERVER_ENVIRONMENT],
                         resources=app.ContainerResourcesArgs(cpu=0.5, memory="1Gi"),
                         volume_mounts=[mount],
                     ),
@@ -120,7 +129,5 @@ class Mlflow(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(within, pulumi.ResourceOptions(depends_on=depends_on)),
         )
         diagnose("registry", environment, environment.id, observability)
-        self.url = pulumi.Output.concat(
-            "https://", context.names.within_group("mlflow"), ".", environment.default_domain
-        )
+        self.url = pulumi.Output.concat("https://", address)
         self.register_outputs({})
