@@ -113,10 +113,10 @@ def _cards(facts: PageFacts) -> str:
     urgent = sum(item.notice.severity <= Severity.ERROR for item in facts.notices)
     cards = (
         (last.state if last else "none", "last verdict", _STATE_CLASS.get(last.state, "") if last else ""),
-        (str(drifted), "of the last 24 hours drifted", "bad" if drifted else "good"),
-        (str(failing), "quality rules fail", "bad" if failing else "good"),
-        (str(len(facts.triggers)), "open reasons to retrain", "warn" if facts.triggers else "good"),
-        (str(urgent), "errors among the last notices", "bad" if urgent else "good"),
+        (str(drifted) if last else "-", "of the last 24 hours drifted", _good_if(not drifted) if last else ""),
+        (str(failing) if facts.quality else "-", "quality rules fail", _good_if(not failing) if facts.quality else ""),
+        (str(len(facts.triggers)), "open reasons to retrain", "warn" if facts.triggers else ""),
+        (str(urgent), "errors among the last notices", "bad" if urgent else ""),
     )
     return (
         '<div class="cards">'
@@ -126,6 +126,10 @@ def _cards(facts: PageFacts) -> str:
         )
         + "</div>"
     )
+
+
+def _good_if(fine: bool) -> str:
+    return "good" if fine else "bad"
 
 
 def _section(title: str, name: str, body: str, note: str = "") -> str:
