@@ -23,6 +23,7 @@ from shared.domain.errors import Conflict, InvalidInput
 from shared.domain.instants import format_instant
 from twin.feed_connections import DATABASE, REFUSED, note, say, told
 from twin.services.app_settings import with_keys
+from twin.services.modes import Mode
 from twin.services.settings import TwinSettings
 
 if TYPE_CHECKING:
@@ -35,20 +36,21 @@ app = typer.Typer(help="Models: who decides, who is tried, and who shall.", no_a
 
 STORAGE: Final = "DATA_STORAGE"
 CONTAINER: Final = "MODELS_CONTAINER"
+REGISTRY: Final = "MLFLOW_TRACKING_URI"
 SHORT: Final = 12
 """Digits of a digest that are shown; `show` prints all of them."""
 
 _out = Console(highlight=False, markup=False)  # reasons are people's words
 
-type DigestArgument = Annotated[str, typer.Argument(help="Digest of a bundle; its first 6 or more digits will do.")]
-type AuthorOption = Annotated[str | None, typer.Option("--author", help="Who answers for it; your login by default.")]
-type JsonOption = Annotated[bool, typer.Option("--json", help="A JSON object per line.")]
+DigestArgument = Annotated[str, typer.Argument(help="Digest of a bundle; its first 6 or more digits will do.")]
+AuthorOption = Annotated[str | None, typer.Option("--author", help="Who answers for it; your login by default.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="A JSON object per line.")]
 
 
 @app.command(name="list")
 def list_models(*, as_json: JsonOption = False) -> None:
     """List the known models, the newest first, and who plays which role."""
-    with told(), _throne() as (throne, _):
+    with told(), throne_of() as (throne, _):
         models, present = throne.models(), throne.present()
     by_digest = {present[role].pointer.digest: present[role] for role in reversed(Role) if role in present}
     rows = [
@@ -91,7 +93,7 @@ def list_models(*, as_json: JsonOption = False) -> None:
 @app.command()
 def show(digest: DigestArgument) -> None:
     """Show a bundle: what it says of itself, how it stands, and what the gate said of it."""
-    with told(), _refused(), _throne() as (throne, store):
+    with told(), _refused(), throne_of() as (throne, store):
         found = throne.find(digest)
         manifest = _manifest(store, found)
         known = {model.digest: model for model in throne.models()}.get(found)
@@ -114,7 +116,7 @@ def diff(
     first: DigestArgument, second: Annotated[str, typer.Argument(help="Digest of the other bundle, likewise.")]
 ) -> None:
     """Show in what two bundles differ, by their manifests."""
-    with told(), _refused(), _throne() as (throne, store):
+    with told(), _refused(), throne_of() as (throne, store):
         digests = [throne.find(first), throne.find(second)]
         left, right = (_facts(_manifest(store, digest)) for digest in digests)
     table = _table("", *(digest[:SHORT] for digest in digests))
@@ -138,7 +140,7 @@ def promote(
     with told(), _refused():
         if (reason is None) == (accept is None):
             raise InvalidInput("", "must be --reason, or --accept for a first champion that misses floors")
-        with _throne() as (throne, _):
+        with throne_of() as (throne, _):
             found = throne.find(digest)
             if accept is not None:
                 change = throne.accept(found, author=_author(author), reason=accept)
@@ -155,7 +157,7 @@ def rollback(
     author: AuthorOption = None,
 ) -> None:
     """Let an earlier champion decide again."""
-    with told(), _refused(), _throne() as (throne, _):
+    with told(), _refused(), throne_of() as (throne, _):
         target = None if to is None else throne.find(to)
         change = throne.rollback(author=_author(author), reason=reason, to=target)
     say(_sentence(change))
@@ -168,7 +170,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show every change of a role: who, when, why."""
-    with told(), _throne() as (throne, _):
+    with told(), throne_of() as (throne, _):
         changes = throne.history(role)
     if as_json:
         for change in changes:
@@ -191,7 +193,7 @@ def history(
 
 
 @contextmanager
-def _throne() -> Iterator[tuple[Succession, BlobBundles]]:
+def throne_of() -> Iterator[tuple[Succession, BlobBundles]]:
     """What changes roles, and the bundles."""
     from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - commands import what they use
     from shared.adapters.connections import blob_service, parse_storage  # noqa: PLC0415
@@ -203,7 +205,7 @@ def _throne() -> Iterator[tuple[Succession, BlobBundles]]:
     where = parse_postgres(DATABASE, environment)
     with blob_service(parse_storage(STORAGE, environment), retry_total=2) as service:
         store = BlobBundles(service.get_container_client(environment.get(CONTAINER, "models")))
-        with succession_of(where, store, SystemClock(), "tollgate") as throne:
+        with succession_of(where, store, SystemClock(), "tollgate", environment.get(REGISTRY, "")) as throne:
             yield throne, store
 
 
@@ -215,7 +217,13 @@ def model_environment() -> Mapping[str, str]:
     """
     if any(key == DATABASE or key.startswith(f"{DATABASE}__") for key in os.environ):
         return os.environ
-    return with_keys("retrain", TwinSettings.read(os.environ))
+    from twin.services.mlflow import tracking_uri  # noqa: PLC0415 - commands import what they use
+
+    settings = TwinSettings.read(os.environ)
+    environment = with_keys("retrain", settings)
+    if Mode.load(settings.root).mlflow:
+        environment[REGISTRY] = tracking_uri(settings)
+    return environment
 
 
 @contextmanager

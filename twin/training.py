@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -27,9 +27,10 @@ from shared.adapters.blob_bundles import BlobBundles
 from shared.adapters.connections import ConnectionSettingError, blob_service, parse_storage
 from shared.adapters.file_bundles import FileBundles
 from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.succession import succession_of
 from shared.domain.bundle_manifest import model_name
 from shared.domain.bundle_pointer import Role
-from shared.domain.errors import TollgateError
+from shared.domain.errors import InvalidInput, TollgateError
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.feature_view import VIEWS
 from shared.domain.instants import US_PER_DAY
@@ -38,10 +39,12 @@ from shared.domain.training_model import TrainingParameters
 from shared.domain.training_split import TrainingPlan
 from shared.domain.tree_budget import TRAINING_DEPTH, TRAINING_TREES
 from shared.ports.models import BundleStore
+from shared.services.succession import Succession
 from shared.services.training import Trained, train
 from shared.services.training_publication import next_version, publish
 from twin.history import Layout, UnreadableFile, columns_of
-from twin.services.settings import SettingsError, TwinSettings
+from twin.recorded_history import read_recorded
+from twin.services.settings import SettingsError, TwinSettings, login_of
 
 MODELS_CONTAINER: Final = "models"
 
@@ -69,14 +72,22 @@ class History:
 
 
 def run(
-    data: Annotated[Path, typer.Option("--data", help="Parquet file: a transaction and its verdict per row.")],
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Parquet file: a transaction and its verdict per row.")
+    ] = None,
     *,
+    from_db: Annotated[
+        bool, typer.Option("--from-db", help="What the database has recorded: DATABASE's, else the twin's.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to keep the bundle in.")] = None,
     publish_to_blob: Annotated[
         bool, typer.Option("--publish", help="Keep it in Blob storage, container `models`; the twin's by default.")
     ] = False,
     connection: Annotated[
-        str | None, typer.Option("--connection", help="Name of the environment's storage connection to publish to.")
+        str | None,
+        typer.Option(
+            "--connection", help="Name of the environment's storage connection to publish to; DATABASE must be set too."
+        ),
     ] = None,
     role: Annotated[Role, typer.Option("--role", help="The part that it plays from now on.")] = Role.CHAMPION,
     name: Annotated[str, typer.Option("--name", help="The model's name.")] = "card-fraud",
@@ -92,39 +103,57 @@ def run(
     trees: Annotated[int, typer.Option(min=1, help="Trees, at most.")] = TRAINING_TREES,
     depth: Annotated[int, typer.Option(min=1, help="Depth of a tree, at most.")] = TRAINING_DEPTH,
 ) -> None:
-    """Train a model on a file of transactions; the bundle explains every score exactly."""
+    """Train a model on a file of transactions or on what was recorded; the bundle explains every score exactly."""
     if (out is None) == (not publish_to_blob):
         _fail("say where the bundle goes: --out FOLDER or --publish")
     if connection is not None and not publish_to_blob:
         _fail("--connection goes with --publish")
     if view not in VIEWS:
         _fail(f"{view} is no feature view; there are {', '.join(VIEWS)}")
+    if (data is None) != from_db:
+        _fail("say what to learn from: --data FILE or --from-db")
+    source = "the database" if data is None else data.name
     began = time.monotonic()
     try:
         model_name(name)
         parameters = TrainingParameters(n_trees=trees, depth=depth)
-        with _store(out, connection) as store:
+        with _store(out, connection) as store, _throne(out, store, connection) as throne:
             version = next_version(store, name)
             with _progress() as steps:
                 steps("reading", 0.0)
-                history = read_history(data, _layout(data, mapping, minor_digits, label_days))
                 plan = TrainingPlan(
-                    as_of_us=int(history.labels.known_at_us.max()),
+                    as_of_us=SystemClock().now_us(),
                     train_days=train_days,
                     validation_days=validation_days,
                     calibration_days=calibration_days,
                     test_days=test_days,
                     maturity_us=round(maturity_days * US_PER_DAY),
                 )
+                if data is None:
+                    recorded = read_recorded(VIEWS[view], plan)
+                    history = History(recorded.transactions, recorded.labels, {})
+                else:
+                    history = read_history(data, _layout(data, mapping, minor_digits, label_days))
+                    plan = replace(plan, as_of_us=int(history.labels.known_at_us.max()))
                 made = _trained(
                     history, plan, view=view, name=name, version=version, parameters=parameters, steps=steps
                 )
                 steps("publishing", 0.0)
-                reason = f"{name} {version} trained on {data.name}"
-                publish(store, made.files, role, clock=SystemClock(), author="tollgate train", reason=reason)
+                reason = f"{name} {version} trained on {source}"
+                word = {"author": "tollgate train", "reason": reason}
+                refused = ""
+                if throne is None:
+                    publish(store, made.files, role, clock=SystemClock(), **word)
+                else:
+                    try:
+                        throne.install(made.files, role, **word)
+                    except InvalidInput as error:  # kept, but the part is another's
+                        refused = str(error)
     except (TollgateError, UnreadableFile, SettingsError, ConnectionSettingError) as error:
         _fail(str(error))
     _show(history, made, time.monotonic() - began)
+    if refused:
+        _fail(refused)
     _out.print(f"{name} {version} is {role}: {made.digest}", soft_wrap=True)
 
 
@@ -240,8 +269,22 @@ def _store(out: Path | None, connection: str | None) -> Iterator[BundleStore]:
     name = connection or "twin"
     settings = os.environ if connection else {"twin": TwinSettings.read(os.environ).storage_connection()}
     with blob_service(parse_storage(name, settings), retry_total=2) as service:
-        container = service.get_container_client(MODELS_CONTAINER)
+        container = service.get_container_client(os.environ.get("MODELS_CONTAINER", MODELS_CONTAINER))
         yield BlobBundles(container)
+
+
+@contextmanager
+def _throne(out: Path | None, store: BundleStore, connection: str | None) -> Iterator[Succession | None]:
+    """What gives the bundle its part, in the twin's database or that of `DATABASE`; None for a folder."""
+    if out is not None:
+        yield None
+        return
+    from shared.adapters.postgres import parse_postgres  # noqa: PLC0415 - only those who publish need the driver
+
+    dsn = None if connection else TwinSettings.read(os.environ).database_dsn(login_of("retrain"))
+    where = parse_postgres("DATABASE", os.environ if dsn is None else {"DATABASE": dsn})
+    with succession_of(where, store, SystemClock(), "train") as throne:
+        yield throne
 
 
 @contextmanager

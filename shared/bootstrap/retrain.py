@@ -44,7 +44,7 @@ def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
     service = data_storage(environment)
     return RetrainApp(
         (BlobContainerDependency(hosts),),
-        shadow=shadow_parts(service, settings.models_container, where, clock),
+        shadow=shadow_parts(service, settings.models_container, where, clock, settings.mlflow_tracking_uri),
         training=retrain_parts(service, where, clock, settings),
         registry=registry_parts(service, settings.models_container, where, clock, settings.mlflow_tracking_uri),
     )

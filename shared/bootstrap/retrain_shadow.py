@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from shared.ports.clock import Clock
 
 
-def shadow_parts(service: BlobServiceClient, container: str, where: PostgresConnection, clock: Clock) -> ShadowParts:
+def shadow_parts(
+    service: BlobServiceClient, container: str, where: PostgresConnection, clock: Clock, tracking_uri: str
+) -> ShadowParts:
     """What the timer needs; it connects at each firing, and keeps the models that are tried.
 
     Args:
@@ -28,6 +30,7 @@ def shadow_parts(service: BlobServiceClient, container: str, where: PostgresConn
         container: Of bundles and pointers.
         where: The database.
         clock: Our clock.
+        tracking_uri: Of the model registry; empty if there is none.
     """
     from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
     from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
@@ -39,7 +42,7 @@ def shadow_parts(service: BlobServiceClient, container: str, where: PostgresConn
     shadowing, turn = Shadowing(store, load_scorer, PostgresShadowScores(session), clock), Lock()
 
     def reconcile() -> int:
-        with succession_of(where, store, clock, "retrain") as succession:
+        with succession_of(where, store, clock, "retrain", tracking_uri) as succession:
             return succession.reconcile()
 
     def score() -> Evidence:

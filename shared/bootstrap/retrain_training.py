@@ -99,7 +99,7 @@ def _retraining(
         stores = ModelStores(
             data,
             bundles,
-            opened.enter_context(succession_of(where, bundles, clock, "retrain")),
+            opened.enter_context(succession_of(where, bundles, clock, "retrain", settings.mlflow_tracking_uri)),
             log,
             notices,
             BlobVerdictPages(service.get_container_client(settings.reports_container)),
@@ -128,7 +128,7 @@ def _trial(
     rules = TrialRules(round(settings.trial_h * US_PER_HOUR), settings.trial_rows)
     with (
         closing(PostgresSession(where, "retrain-trial", {"statement_timeout": "60s"})) as session,
-        succession_of(where, bundles, clock, "retrain-trial") as succession,
+        succession_of(where, bundles, clock, "retrain-trial", settings.mlflow_tracking_uri) as succession,
     ):
         scores, maturity_us = PostgresShadowScores(session), settings.maturity_days * US_PER_DAY
 

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+import uuid
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # the library has no types
-from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient
 from pyarrow import parquet
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from shared.adapters.blob_bundles import BlobBundles
 from shared.adapters.bundle_scorers import BundleScorers
 from shared.adapters.onnx_scorer import OnnxScorer
+from shared.adapters.postgres_promotions import PostgresPromotions
+from shared.adapters.postgres_session import PostgresSession
+from shared.adapters.schema.grants import Role as Group
 from shared.domain.bundle_pointer import Role
+from shared.ports.succession import Action, ModelStatus
+from tests.conftest import MigratedDatabase
 from tests.fakes.bundles import history
-from twin.training import MODELS_CONTAINER, app
+from twin.training import app
 
 
-def test_a_published_model_is_taken_up_and_replaced(storage: str, tmp_path: Path) -> None:
+def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
+    migrated_database: MigratedDatabase, storage: str, tmp_path: Path
+) -> None:
     transactions, labels = history()
     columns = {
         "transaction_id": transactions.transaction_id.astype(np.str_),
@@ -31,31 +37,52 @@ def test_a_published_model_is_taken_up_and_replaced(storage: str, tmp_path: Path
         "event_time": transactions.event_time_us.astype("datetime64[us]"),
         "fraud": labels.is_fraud,
     }
-    parquet.write_table(pa.table(columns), tmp_path / "own.parquet")
-    options = ["--train-days", "20", "--calibration-days", "7", "--test-days", "7", "--name", "published"]
+    data = tmp_path / "own.parquet"
+    parquet.write_table(pa.table(columns), data)
+    container_name = f"models-{uuid.uuid4().hex[:12]}"
+    where = {
+        "Storage": storage,
+        "DATABASE": migrated_database.role_dsn(Group.RETRAIN),
+        "MODELS_CONTAINER": container_name,
+    }
+
+    def train(trees: int, *options: str) -> Result:
+        spans = ["--train-days", "20", "--calibration-days", "7", "--test-days", "7", "--name", "published"]
+        to = ["--publish", "--connection", "Storage", "--trees", str(trees)]
+        return CliRunner().invoke(app, ["--data", str(data), *to, *spans, *options], env={**os.environ, **where})
+
+    session = PostgresSession(migrated_database.role_connection(Group.RETRAIN), "test")
+    account = PostgresPromotions(session)
     with BlobServiceClient.from_connection_string(storage, retry_total=0) as service:
-        container = service.get_container_client(MODELS_CONTAINER)
-        with suppress(ResourceExistsError):  # where the twin's furnishing made it
-            container.create_container()
-        scorers = BundleScorers(BlobBundles(container), OnnxScorer)
-        for version, trees in ((1, "5"), (2, "6")):
-            done = CliRunner().invoke(
-                app,
-                [
-                    "--data",
-                    str(tmp_path / "own.parquet"),
-                    "--publish",
-                    "--connection",
-                    "Storage",
-                    "--trees",
-                    trees,
-                    *options,
-                ],
-                env={**os.environ, "Storage": storage},
-            )
-            assert done.exit_code == 0, done.output
-            assert scorers.refresh()
-            assert (scorers.current().name, scorers.current().version) == ("published", version)
-            assert scorers.current().bundle_digest in done.stdout.replace("\n", "")
-        states = BlobBundles(container).history(Role.CHAMPION)
-        assert [state.author for state in states[-2:]] == ["tollgate train"] * 2
+        store = BlobBundles(service.create_container(container_name))
+        scorers = BundleScorers(store, OnnxScorer)
+        done = train(5)
+        assert done.exit_code == 0, done.output
+        assert scorers.refresh()
+        first = scorers.current()
+        assert (first.name, first.version) == ("published", 1)
+        assert first.bundle_digest in done.stdout.replace("\n", "")
+        (change,) = account.since(Role.CHAMPION, 0)
+        assert (change.action, change.pointer.author) == (Action.ACCEPT, "tollgate train")
+        assert change.pointer == store.pointer(Role.CHAMPION).pointer
+
+        waits = train(6)
+        assert waits.exit_code == 1, waits.output
+        assert "is kept as a candidate" in waits.output.replace("\n", " ")
+        assert not scorers.refresh()
+        (second,) = [model for model in account.models() if model.digest != first.bundle_digest]
+        assert (second.version, second.status) == (2, ModelStatus.CANDIDATE)
+        assert second.digest in store.digests()
+
+        tried = train(7, "--role", "shadow")
+        assert tried.exit_code == 0, tried.output
+        assert store.pointer(Role.SHADOW).digest not in (None, first.bundle_digest, second.digest)
+    session.close()
+
+
+def test_publishing_elsewhere_needs_the_database_as_well(storage: str, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE")}
+    options = ["--data", str(tmp_path / "none.parquet"), "--publish", "--connection", "Storage"]
+    done = CliRunner().invoke(app, options, env={**environment, "Storage": storage, "DATABASE": None})
+    assert done.exit_code == 1
+    assert "DATABASE" in done.output
