@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
 from shared.adapters.connections import blob_service, parse_storage
+from shared.adapters.file_bundles import FileBundles
 from shared.adapters.postgres_pipelines import PostgresPipelineLog, PostgresTriggers
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role
 from shared.bootstrap.retrain_training import retrain_parts
 from shared.domain.bundle_pointer import Role as Part
+from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.instants import US_PER_DAY
 from shared.domain.pipeline import Cause, Priority, RunStatus, Trigger
 from shared.services import retraining as service
@@ -31,6 +36,7 @@ from tests.fakes.bundles import START_US, history
 from tests.fakes.probes import FakeClock
 from tests.fakes.recorded_history import recorded, span_of, store
 from tests.integration.retraining_app import retraining
+from twin.training import app
 
 IMMEDIATE = Trigger(Cause.PERSON, "", Priority.IMMEDIATE, {}, 5)
 TABLES = (
@@ -66,9 +72,9 @@ def test_of_two_instances_one_answers_a_trigger(migrated_database: MigratedDatab
         return RetrainingOutcome("trained", now_us, {})
 
     def instance(name: str, start: threading.Barrier) -> None:
-        with retraining(dsn, name, work) as app:
+        with retraining(dsn, name, work) as one:
             start.wait()
-            outcomes.append(app.poll())
+            outcomes.append(one.poll())
 
     for round_ in range(5):
         PostgresTriggers(session).open(replace(IMMEDIATE, subject=str(round_)))
@@ -103,13 +109,13 @@ def test_a_process_that_is_killed_in_mid_training_is_taken_over(
             lease.check()
             return RetrainingOutcome("trained", now_us, {"by": run_id})
 
-        with retraining(dsn, "next", work) as app:
+        with retraining(dsn, "next", work) as one:
             time.sleep(4)  # longer than the lease: it is renewed
-            assert app.poll() == "a training runs"
+            assert one.poll() == "a training runs"
             process.kill()
             process.wait(30)
             until_s = time.monotonic() + 20
-            while (outcome := app.poll()) == "a training runs":
+            while (outcome := one.poll()) == "a training runs":
                 assert time.monotonic() < until_s, "the lease never ran out"
                 time.sleep(0.2)
     assert outcome == "trained"
@@ -127,11 +133,7 @@ def test_a_process_that_is_killed_in_mid_training_is_taken_over(
 def test_a_whole_run_as_the_app_builds_it(
     migrated_database: MigratedDatabase, session: PostgresSession, storage: str
 ) -> None:
-    columns = recorded(*history(20_000, days=95))
-    migrated_database.make_partitions(*span_of(columns[0]))
-    with psycopg.connect(migrated_database.dsn) as connection:
-        connection.execute("TRUNCATE tollgate.transactions, tollgate.feedback_labels")
-        store(connection, *columns, np.random.default_rng(1).permutation(20_000).tolist())
+    columns = filled(migrated_database)
     environment: dict[str, Any] = {
         "DATABASE": migrated_database.role_dsn(Role.RETRAIN),
         "DATA_STORAGE": storage,
@@ -154,8 +156,8 @@ def test_a_whole_run_as_the_app_builds_it(
         for name in (settings.models_container, settings.reports_container):
             blobs.create_container(name)
         parts = retrain_parts(blobs, migrated_database.role_connection(Role.RETRAIN), clock, settings)
-        with parts.retraining() as app:
-            outcome = app.daily()
+        with parts.retraining() as one:
+            outcome = one.daily()
         assert outcome.startswith("refused: "), "half of its frauds cannot be told from genuine transactions"
         (run,) = PostgresPipelineLog(session).recent(PIPELINE, 9)
         assert (run.status, run.error) == (RunStatus.DONE, "")
@@ -166,8 +168,8 @@ def test_a_whole_run_as_the_app_builds_it(
         assert pages == [f"verdicts/{run.details['verdict']}.html"]
         assert not [name for name in models if name.startswith("pointers/") and Part.CHAMPION in name]
         clock.time_us += US_PER_DAY
-        with parts.retraining() as app:
-            assert app.daily().startswith("cooldown until ")
+        with parts.retraining() as one:
+            assert one.daily().startswith("cooldown until ")
         assert parts.trial is not None
         with parts.trial() as trial:
             assert trial.settle() == ""
@@ -178,6 +180,32 @@ def test_a_whole_run_as_the_app_builds_it(
             " JOIN tollgate.notifications n ON n.dedup_key = 'retrain/verdict/' || v.verdict_digest"
         ).fetchall()
     assert found == [("refused", False, run.run_id, "Retraining of drawn 1: refused")]
+
+
+def test_a_model_is_trained_on_what_was_recorded_by_hand(migrated_database: MigratedDatabase, tmp_path: Path) -> None:
+    filled(migrated_database)
+    options = ["--train-days", "20", "--calibration-days", "7", "--test-days", "7", "--trees", "5"]
+    environment = {**os.environ, "DATABASE": migrated_database.role_dsn(Role.RETRAIN), "COLUMNS": "200"}
+    done = CliRunner().invoke(app, ["--from-db", "--out", str(tmp_path), *options], env=environment)
+    assert done.exit_code == 0, done.output
+    (digest,) = FileBundles(tmp_path).digests()
+    assert digest in done.output
+    assert FileBundles(tmp_path).pointer(Part.CHAMPION).digest == digest
+    with psycopg.connect(migrated_database.dsn) as connection:
+        connection.execute("TRUNCATE tollgate.feedback_labels")
+    none = CliRunner().invoke(app, ["--from-db", "--out", str(tmp_path), *options], env=environment)
+    assert none.exit_code == 1
+    assert "the database has none" in none.output
+
+
+def filled(database: MigratedDatabase) -> tuple[TransactionColumns, LabelColumns]:
+    """A history of some months in the tables, and nothing else."""
+    columns = recorded(*history(20_000, days=95))
+    database.make_partitions(*span_of(columns[0]))
+    with psycopg.connect(database.dsn) as connection:
+        connection.execute("TRUNCATE tollgate.transactions, tollgate.feedback_labels")
+        store(connection, *columns, np.random.default_rng(1).permutation(20_000).tolist())
+    return columns
 
 
 def _younger(time_us: np.ndarray[Any, np.dtype[np.int64]], now_us: int) -> int:

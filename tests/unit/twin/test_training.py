@@ -134,6 +134,7 @@ def test_columns_of_any_name_can_be_mapped(tmp_path: Path) -> None:
     [
         ([], "say where the bundle goes"),
         (["--out", "x", "--publish"], "say where the bundle goes"),
+        (["--out", "x", "--from-db"], "say what to learn from"),
         (["--out", "x", "--connection", "Y"], "--connection goes with --publish"),
         (["--out", "x", "--view", "battles-v1"], "battles-v1 is no feature view"),
         (["--out", "x", "--name", "Not A Name"], "name must be 1 to 64"),
