@@ -79,6 +79,7 @@ class GateRules:
         max_feature_auc: The same for a single feature by itself.
         resamples: Of the customers, for intervals and comparisons.
         window_days: At most so many days are judged, the newest mature ones.
+        min_window_days: At least so many: a challenger that learns until yesterday leaves too little to be judged on.
         min_frauds: Frauds that the judged window must hold.
         maturity_us: How old a transaction must be for its outcome to count, microseconds (record 0005).
         min_labelled: Least share of mature transactions with a label, in every span.
@@ -100,6 +101,7 @@ class GateRules:
     max_feature_auc: float = 0.98
     resamples: int = 1000
     window_days: int = 28
+    min_window_days: int = 7
     min_frauds: int = 50
     maturity_us: int = MATURITY_US
     min_labelled: float = 0.90
@@ -131,9 +133,11 @@ class GateRules:
                 raise InvalidInput(name, "must be 0 to 1")
         if not 0.0 < self.slope_low <= 1.0 <= self.slope_high < math.inf:
             raise InvalidInput("slope_low", "must be greater than 0 and at most 1, and slope_high at least 1")
-        for name in ("segment_frauds", "window_days", "min_frauds"):
+        for name in ("segment_frauds", "min_window_days", "min_frauds"):
             if getattr(self, name) < 1:
                 raise InvalidInput(name, "must be at least 1")
+        if self.window_days < self.min_window_days:
+            raise InvalidInput("window_days", f"must be at least min_window_days, {self.min_window_days}")
         if self.resamples < 2 / min(self.alpha, self.segment_alpha):
             raise InvalidInput("resamples", "must be at least 2 / alpha, or the ends of the intervals are not known")
         if self.maturity_us < 0 or self.review_cost_minor < 0:

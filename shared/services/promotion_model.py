@@ -51,8 +51,7 @@ def open_model(bundle: Bundle, load_graph: Callable[[bytes, int], Graph], findin
     required = "gbtree, one tree per round, the trees that the manifest states, none after the best one"
     trees: TreeModel | None = None
     try:
-        trees = read_booster(bundle.booster)
-        _check_size(bundle, trees)
+        trees = _checked_trees(bundle)
         findings.add(CheckName.TREES, True, required, f"{len(trees.trees)} trees of depth {trees.depth}")
     except BrokenInvariant as error:
         findings.add(CheckName.TREES, False, required, str(error))
@@ -100,7 +99,7 @@ def check_forms(model: OpenedModel, trainer: Trainer, holdout: NDArray[np.float3
     )
     findings.add(
         CheckName.REASONS,
-        max(parity.sum, parity.contribution) <= PARITY_TOLERANCE,
+        parity.sum <= PARITY_TOLERANCE and parity.contribution <= PARITY_TOLERANCE,  # NaN fails too
         required,
         f"contributions differ from the library's by {parity.contribution:.2g}, their sums from the margin by "
         f"{parity.sum:.2g}, in log-odds",
@@ -141,8 +140,9 @@ def check_reproduction(model: OpenedModel, trainer: Trainer, rows: dict[str, Row
     findings.add(CheckName.REPRODUCTION, same, required, why)
 
 
-def _check_size(bundle: Bundle, trees: TreeModel) -> None:
-    size = bundle.manifest.size
+def _checked_trees(bundle: Bundle) -> TreeModel:
+    """The booster's trees, once they are what the manifest states."""
+    trees, size = read_booster(bundle.booster), bundle.manifest.size
     if len(trees.trees) != size.n_trees or trees.depth != size.depth:
         raise BrokenInvariant(
             f"the booster has {len(trees.trees)} trees of depth {trees.depth}, the manifest says {size.n_trees} of "
@@ -156,3 +156,4 @@ def _check_size(bundle: Bundle, trees: TreeModel) -> None:
     best = attributes.get("best_iteration") if isinstance(attributes, dict) else None
     if best is not None and str(best) != str(size.n_trees - 1):
         raise BrokenInvariant(f"the booster was not cut: its best tree is {best} of {size.n_trees}")
+    return trees

@@ -60,10 +60,11 @@ def judged_window(
     window = Window(*ends, len(places), n_frauds, len(np.unique(judged.customer)))
     enough = findings.add(
         CheckName.EVIDENCE,
-        n_frauds >= rules.min_frauds and len(places) - n_frauds >= rules.min_frauds,
-        f"at least {rules.min_frauds} frauds with a mature label, and as many genuine transactions",
+        min(n_frauds, len(places) - n_frauds) >= rules.min_frauds and window.days >= rules.min_window_days,
+        f"at least {rules.min_frauds} frauds with a mature label and as many genuine transactions, in at least "
+        f"{rules.min_window_days} days",
         f"{n_frauds:,} frauds among {len(places):,} transactions of {window.n_customers:,} customers in "
-        f"{max(window.days, 0.0):.0f} days",
+        f"{max(window.days, 0.0):.1f} days",
         value=float(n_frauds),
     )
     return (window, judged) if enough else None

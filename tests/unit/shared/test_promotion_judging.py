@@ -48,9 +48,9 @@ def made(view: FeatureView = CARD_V1, n_trees: int = 10) -> dict[str, bytes]:
 
 def judged(files: dict[str, bytes], champion: dict[str, bytes] | None = None, **options: Any) -> Verdict:
     transactions, labels = history()
-    chosen: dict[str, Any] = {"load_graph": OnnxGraph, "rules": RULES} | options
+    chosen: dict[str, Any] = {"load_graph": OnnxGraph, "trainer": XgboostTrainer(), "rules": RULES} | options
     as_of_us = int(transactions.event_time_us.max())
-    verdict = judge(files, champion, transactions, labels, as_of_us=as_of_us, trainer=XgboostTrainer(), **chosen)
+    verdict = judge(files, champion, transactions, labels, as_of_us=as_of_us, **chosen)
     assert read_verdict(write_verdict(verdict)) == verdict
     assert verdict_page(verdict)
     return verdict
@@ -128,6 +128,8 @@ def _more_metrics(manifest: Manifest) -> Manifest:
         (_parameter("l2", "much"), CheckName.REPRODUCTION),
         (_parameter("max_bins", -3), CheckName.REPRODUCTION),
         (_parameter("depth", 2), CheckName.REPRODUCTION),
+        (lambda manifest: replace(manifest, size=replace(manifest.size, n_trees=9)), CheckName.TREES),
+        (lambda manifest: replace(manifest, size=replace(manifest.size, depth=1)), CheckName.TREES),
     ],
 )
 def test_whatever_a_manifest_claims_the_answer_is_a_verdict(
@@ -147,6 +149,18 @@ class NoNumber:
     def raw(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         raw = self._graph.raw(vectors)
         return np.where(vectors[:, 0] > 10_000, np.float32(np.nan), raw)
+
+
+class NoReasons(XgboostTrainer):
+    """A training library that cannot say why."""
+
+    def contributions(self, booster: bytes, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.full_like(super().contributions(booster, vectors), np.nan)
+
+
+def test_reasons_that_cannot_be_compared_have_not_passed() -> None:
+    verdict = judged(made(), trainer=NoReasons())
+    assert CheckName.REASONS in {check.name for check in verdict.refusals}
 
 
 def test_a_graph_without_an_answer_is_a_verdict() -> None:
@@ -170,8 +184,9 @@ def test_a_champion_that_cannot_be_opened_is_nobodys_verdict() -> None:
         judged(made(), {**made(n_trees=2), "model.onnx": b"damaged"})
 
 
-def test_too_few_frauds_decide_nothing() -> None:
-    verdict = judged(made(), rules=replace(RULES, min_frauds=100_000))
+@pytest.mark.parametrize("rules", [{"min_frauds": 100_000}, {"min_window_days": 8}], ids=str)
+def test_too_few_frauds_or_days_decide_nothing(rules: dict[str, int]) -> None:
+    verdict = judged(made(), rules=replace(RULES, **rules))
     missed = {check.name for check in verdict.refusals}
     assert CheckName.EVIDENCE in missed
     assert CheckName.RECALL in missed
