@@ -13,10 +13,10 @@ from monitoring.specification import Alert, Severity
 
 
 def _latest(name: str, condition: str, *labels: str) -> str:
-    """Kusto for readings whose last value meets a condition on `Max`."""
+    """Kusto for readings whose last value meets a condition on `Sum`, the value."""
     columns = ", ".join(f"{label} = tostring(Properties.{label})" for label in labels)
     by = f" by {columns}" if columns else ""
-    return f"AppMetrics | where Name == '{name}' | summarize arg_max(TimeGenerated, Max){by} | where {condition}"
+    return f"AppMetrics | where Name == '{name}' | summarize arg_max(TimeGenerated, Sum){by} | where {condition}"
 
 
 def _grown(name: str, *labels: str, where: str = "true") -> str:
@@ -24,7 +24,7 @@ def _grown(name: str, *labels: str, where: str = "true") -> str:
     columns = ", ".join(f"{label} = tostring(Properties.{label})" for label in labels)
     by = f" by {columns}" if columns else ""
     return (
-        f"AppMetrics | where Name == '{name}' and {where} | summarize grown = max(Max) - min(Min){by} | where grown > 0"
+        f"AppMetrics | where Name == '{name}' and {where} | summarize grown = max(Sum) - min(Sum){by} | where grown > 0"
     )
 
 
@@ -76,7 +76,7 @@ ALERTS: Final = (
         "max(tollgate_outbox_oldest_age_seconds) > 120 or histogram_quantile(0.95, sum by (le)"
         " (rate(tollgate_stream_lag_seconds_bucket[{window}]))) > 60",
         "union (AppMetrics | where Name == 'tollgate_outbox_oldest_age_seconds'"
-        " | summarize arg_max(TimeGenerated, Max) | where Max > 120 | project seconds = Max),"
+        " | summarize arg_max(TimeGenerated, Sum) | where Sum > 120 | project seconds = Sum),"
         " (AppMetrics | where Name in ('tollgate_stream_lag_seconds_sum', 'tollgate_stream_lag_seconds_count')"
         " | summarize total = sumif(Sum, Name == 'tollgate_stream_lag_seconds_sum'),"
         " n = sumif(Sum, Name == 'tollgate_stream_lag_seconds_count') | where n > 0 and total > 60 * n"
@@ -98,11 +98,10 @@ ALERTS: Final = (
         Severity.WARNING,
         "What arrives differs from what the champion was trained on",
         "The report of the run shows what moved; an open trigger is answered by retraining.",
-        "max by (subject) (tollgate_drift_alert) > 0"
-        ' or max by (cause) (tollgate_retraining_triggers_open{cause=~".* drift"}) > 0',
-        "union (" + _latest("tollgate_drift_alert", "Max > 0", "subject") + "), ("
+        'max(tollgate_drift_alert) > 0 or max by (cause) (tollgate_retraining_triggers_open{cause=~".* drift"}) > 0',
+        "union (" + _latest("tollgate_drift_alert", "Sum > 0") + "), ("
         "AppMetrics | where Name == 'tollgate_retraining_triggers_open' and Properties.cause endswith 'drift'"
-        " | summarize arg_max(TimeGenerated, Max) by cause = tostring(Properties.cause) | where Max > 0)",
+        " | summarize arg_max(TimeGenerated, Sum) by cause = tostring(Properties.cause) | where Sum > 0)",
         hold="0m",
         span="PT30M",
     ),
@@ -112,7 +111,7 @@ ALERTS: Final = (
         "A rule of data quality failed",
         "See docs/data-quality.md for the rule; while a feed is broken no drift is told.",
         "max by (source, rule) (tollgate_quality_failed) > 0",
-        _latest("tollgate_quality_failed", "Max > 0", "source", "rule"),
+        _latest("tollgate_quality_failed", "Sum > 0", "source", "rule"),
         hold="0m",
         span="PT30M",
     ),
@@ -145,7 +144,7 @@ ALERTS: Final = (
         "There is no champion: nothing can be decided",
         "`tollgate models list`, then promote or roll back.",
         "max(tollgate_champion_present) == 0",
-        _latest("tollgate_champion_present", "Max == 0"),
+        _latest("tollgate_champion_present", "Sum == 0"),
         hold="1m",
         span="PT30M",
     ),

@@ -26,7 +26,7 @@ def _read(name: str, *labels: str, where: str = "") -> str:
     columns = "".join(f", {label} = tostring(Properties.{label})" for label in labels)
     return (
         f"AppMetrics | where {{filter}} and Name == '{name}'{condition}"
-        f" | summarize value = max(Max) by bin(TimeGenerated, {{bin}}){columns} | order by TimeGenerated asc"
+        f" | summarize value = max(Sum) by bin(TimeGenerated, {{bin}}){columns} | order by TimeGenerated asc"
     )
 
 
@@ -225,7 +225,7 @@ MODEL: Final = Dashboard(
                     "age",
                     "max(tollgate_champion_age_seconds) / 86400",
                     "AppMetrics | where {filter} and Name == 'tollgate_champion_age_seconds'"
-                    " | summarize value = max(Max) / 86400 by bin(TimeGenerated, {bin}) | order by TimeGenerated asc",
+                    " | summarize value = max(Sum) / 86400 by bin(TimeGenerated, {bin}) | order by TimeGenerated asc",
                 ),
             ),
         ),
@@ -270,9 +270,9 @@ DRIFT: Final = Dashboard(
         ),
         Panel(
             "Drift alarms",
-            "1 where the last window of a subject is an alarm.",
+            "1 while the last verdict is an alarm; the report of the run says what moved.",
             Unit.COUNT,
-            (_gauge("tollgate_drift_alert", "{{subject}}", "subject"),),
+            (_gauge("tollgate_drift_alert", "alarm"),),
         ),
         Panel(
             "Open reasons to retrain",

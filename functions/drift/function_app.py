@@ -8,13 +8,15 @@ from shared.entrypoints import timer_partitions, timer_probes, timer_seals
 from shared.entrypoints.drift_timers import drift_timers
 from shared.entrypoints.health_routes import health_routes
 from shared.entrypoints.metrics_routes import metrics_routes
+from shared.entrypoints.metrics_timers import metrics_timers
 from shared.entrypoints.notice_timers import notice_timers
 from shared.entrypoints.quality_timers import quality_timers
 from shared.entrypoints.report_routes import report_routes
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
 app.register_functions(health_routes(lambda: drift_app().dependencies))
-app.register_functions(metrics_routes(drift_metrics))
+app.register_functions(metrics_routes(lambda: drift_metrics().watching))
+app.register_functions(metrics_timers(drift_metrics))
 app.register_functions(notice_timers(lambda: drift_app().notices))
 app.register_functions(report_routes(lambda: drift_app().reports))
 app.register_functions(quality_timers(lambda: drift_app().quality))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.domain.drift_record import VERDICT, State
 from shared.domain.pipeline import Cause
 from shared.services.metering import Sample
 from shared.services.readings import (
@@ -56,7 +57,7 @@ FROM tollgate.dead_letters GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """
 _DRIFT: Final = """
 SELECT DISTINCT ON (subject, statistic, window_end_us - window_start_us)
-    subject, statistic, (window_end_us - window_start_us) / 3600000000.0, value, details ->> 'alert' = 'true'
+    subject, statistic, (window_end_us - window_start_us) / 3600000000.0, value, details ->> 'state'
 FROM tollgate.drift_metrics WHERE metric_id > (SELECT max(metric_id) - 20000 FROM tollgate.drift_metrics)
 ORDER BY subject, statistic, window_end_us - window_start_us, window_end_us DESC, metric_id DESC
 """
@@ -146,13 +147,11 @@ def _dead_letters(connection: Connection[Any], _now_us: int) -> Iterator[Sample]
 
 
 def _drift(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
-    alerts: dict[str, bool] = {}
-    for subject, statistic, hours, value, alert in _rows(connection, _DRIFT):
+    for subject, statistic, hours, value, state in _rows(connection, _DRIFT):
         if value is not None:
             yield _one(DRIFT, value, subject=subject, statistic=statistic, hours=f"{float(hours):g}")
-        alerts[subject] = alerts.get(subject, False) or bool(alert)
-    for subject, alert in alerts.items():
-        yield _one(DRIFT_ALERT, alert, subject=subject)
+        if statistic == VERDICT:
+            yield _one(DRIFT_ALERT, state == State.DRIFT)
     counts: dict[str, int] = dict(_rows(connection, _TRIGGERS))
     for cause in Cause:
         yield _one(TRIGGERS, counts.get(cause.value, 0), cause=cause.value)

@@ -214,6 +214,28 @@ def samples(family: Family, totals: Sequence[float], **labels: str) -> Iterator[
         yield Sample(f"{family.name}_count", pairs, count)
 
 
+def parts(family: Family, cells: Sequence[float], **labels: str) -> Iterator[Sample]:
+    """Each cell of one family by itself, for services that add up: a bucket is told with `bin`, its upper bound.
+
+    Args:
+        family: One of `FAMILIES`.
+        cells: A row of `N_CELLS` cells.
+        labels: Said of every sample besides the family's own labels.
+    """
+    names, said = tuple(family.labels), tuple(labels.items())
+    for combination in family.combinations():
+        pairs = (*said, *zip(names, combination, strict=True))
+        place = _PLACES[family.name, combination]
+        if not family.buckets:
+            yield Sample(family.name, pairs, cells[place])
+            continue
+        bins = cells[place : place + len(family.buckets) + 1]
+        for bound, cell in zip((*map(str, family.buckets), "Inf"), bins, strict=True):
+            yield Sample(f"{family.name}_bucket", (*pairs, ("bin", bound)), cell)
+        yield Sample(f"{family.name}_sum", pairs, cells[place + family.width - 1])
+        yield Sample(f"{family.name}_count", pairs, sum(bins))
+
+
 def note_unit(meters: Meters, count: int, stages: Mapping[str, float]) -> None:
     """Count a unit of work: its size, and what its stages took."""
     meters.record(UNITS, count)

@@ -72,7 +72,7 @@ DEAD_WAITING: Final = ReadingKind("tollgate_dead_letters_waiting", "Of these, th
 DRIFT: Final = ReadingKind(
     "tollgate_drift_statistic", "Statistics of the last windows, by subject, statistic and hours of the window."
 )
-DRIFT_ALERT: Final = ReadingKind("tollgate_drift_alert", "1 where the last window of a subject is an alarm.")
+DRIFT_ALERT: Final = ReadingKind("tollgate_drift_alert", "1 if the last verdict on drift is an alarm.")
 TRIGGERS: Final = ReadingKind("tollgate_retraining_triggers_open", "Reasons to retrain that are open, by cause.")
 LABEL_DELAY: Final = ReadingKind(
     "tollgate_label_delay_days", "From transactions to when their labels were known, of the labels recorded last."
@@ -141,7 +141,15 @@ class Watching:
             kind = Kind.HISTOGRAM if family.buckets else Kind.COUNTER
             told = [sample for app in apps for sample in samples(family, app.cells, app=app.app)]
             found.append(Metric(family.name, family.text, kind, told))
-        return [*found, *_by_kind(self._readings.read(self._clock.now_us()))]
+        return [*found, *self.readings()]
+
+    def readings(self) -> list[Metric]:
+        """What the database knows, without the counts.
+
+        Raises:
+            Transient: The store cannot be reached now.
+        """
+        return _by_kind(self._readings.read(self._clock.now_us()))
 
     def fold(self) -> int:
         """Add up the counts of processes that are gone; returns how many there were.

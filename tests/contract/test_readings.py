@@ -111,7 +111,7 @@ def test_dead_letters_have_a_bounded_number_of_series(bench: Bench) -> None:
 
 
 def test_drift_and_triggers(bench: Bench) -> None:
-    for hours, end, value, alert in ((1, 0, 0.1, True), (1, 1, 0.2, False), (24, 1, 0.3, True), (1, 2, None, False)):
+    for hours, end, value in ((1, 0, 0.1), (1, 1, 0.2), (24, 1, 0.3), (1, 2, None)):
         bench.put(
             "drift_metrics",
             bundle_digest="a" * 64,
@@ -122,14 +122,31 @@ def test_drift_and_triggers(bench: Bench) -> None:
             window_end_us=NOW_US + end * HOUR_US,
             reference_rows=1,
             current_rows=1,
-            details={"alert": alert},
+            recorded_at_us=NOW_US,
+        )
+    for end, state in ((1, "quiet"), (2, "drift")):
+        bench.put(
+            "drift_metrics",
+            bundle_digest="a" * 64,
+            subject="all",
+            statistic="verdict",
+            value=end,
+            window_start_us=NOW_US + (end - 1) * HOUR_US,
+            window_end_us=NOW_US + end * HOUR_US,
+            reference_rows=1,
+            current_rows=1,
+            details={"state": state},
             recorded_at_us=NOW_US,
         )
     bench.put("retraining_triggers", cause="feature drift", priority=1, created_at_us=1, subject="amount")
     bench.put("retraining_triggers", cause="feature drift", priority=1, created_at_us=1, status="done", closed_at_us=2)
     read = bench.read()
-    assert read["tollgate_drift_statistic"] == {("amount", "psi", "1"): 0.2, ("amount", "psi", "24"): 0.3}
-    assert read["tollgate_drift_alert"] == {("amount",): 1}
+    assert read["tollgate_drift_statistic"] == {
+        ("amount", "psi", "1"): 0.2,
+        ("amount", "psi", "24"): 0.3,
+        ("all", "verdict", "1"): 2,
+    }
+    assert read["tollgate_drift_alert"] == {(): 1}
     assert read["tollgate_retraining_triggers_open"]["feature drift",] == 1
 
 

@@ -134,18 +134,18 @@ class Stage:
 
     def drifts(self, *, alert: bool) -> None:
         end_us = now_us()
-        for hours in (1, 24):
+        for hours, subject, statistic in ((24, "amount", "psi"), (1, "all", "verdict")):
             self.put(
                 "drift_metrics",
                 bundle_digest=CHAMPION,
-                subject="amount",
-                statistic="psi",
-                value=0.4 if alert else 0.01,
+                subject=subject,
+                statistic=statistic,
+                value=1 if alert else 0,
                 window_start_us=end_us - hours * HOUR_US,
                 window_end_us=end_us,
                 reference_rows=100,
                 current_rows=100,
-                details={"alert": alert},
+                details={"state": "drift" if alert else "quiet"},
                 recorded_at_us=end_us,
             )
 
