@@ -162,9 +162,8 @@ class Retraining:
         self._note_missed(day_us)
         if log.find(slot_of(DAILY, day_us)) is not None:
             return self.poll()
-        runs = self._stores.leases.holder(LEASE, now_us)
-        waits = self._waits(Priority.LOW, now_us)
-        why = f"overlaps with {runs}" if runs is not None else waits.why if waits else ""
+        waits = self._overlaps(now_us) or self._waits(Priority.LOW, now_us)
+        why = waits.why if waits else ""
         if not why:
             self._stores.triggers.open(Trigger(Cause.SCHEDULE, "", Priority.LOW, {"day_us": day_us}, now_us))
         status = RunStatus.SKIPPED if why else RunStatus.DONE
@@ -240,6 +239,12 @@ class Retraining:
                 self._dismiss(kept, f"gave up after {MAX_FAILURES} failed runs")
             else:
                 stores.triggers.reopen(kept.trigger_id)
+
+    def _overlaps(self, now_us: int) -> _Wait | None:
+        """The training that runs now; a poll that only looks holds the lease too, for a moment."""
+        holder = self._stores.leases.holder(LEASE, now_us)
+        runs = {run.run_id for run in self._stores.log.recent(PIPELINE, _REMEMBERED_RUNS, RunStatus.RUNNING)}
+        return _Wait(f"overlaps {holder}", f"overlaps with {holder}") if holder in runs else None
 
     def _waits(self, priority: Priority, now_us: int) -> _Wait | None:
         """Why a training may not begin yet; None if it may."""

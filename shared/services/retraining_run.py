@@ -41,6 +41,8 @@ from shared.services.training_publication import next_version
 _log = logging.getLogger(__name__)
 
 AUTHOR: Final = "retrain"
+PAGES: Final = "/api/reports/"
+"""Where the drift app shows what lies in the container of reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,10 @@ class TrainingRun:
         evidence: dict[str, Plain] = {
             "verdict": kept.digest,
             "page": page,
-            "refused by": {check.name.value: check.why for check in verdict.refusals},
+            "refused by": {
+                check.name.value: {"value": check.value, "required": check.required, "why": check.why}
+                for check in verdict.refusals
+            },
             "advice": list(verdict.advice),
         }
         title = f"Retraining of {verdict.model or self._rules.name}: {'passed' if verdict.passed else 'refused'}"
@@ -268,7 +273,7 @@ class TrainingRun:
             severity,
             title,
             {**evidence, "outcome": summary},
-            "",
+            PAGES + page,
             self._clock.now_us(),
         )
         self._stores.notices.put(notice)

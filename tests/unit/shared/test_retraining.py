@@ -194,9 +194,18 @@ def test_days_without_a_firing_are_noted_as_missed(world: World) -> None:
 
 def test_a_day_on_which_a_training_runs_already_is_noted_as_overlapping(world: World) -> None:
     world.leases.acquire(LEASE, "retrain/5/other", world.clock.time_us, US_PER_HOUR)
+    world.log.begin(Run("retrain/5/other", PIPELINE, RunStatus.RUNNING, world.clock.time_us))
     assert world.app().daily() == "overlaps with retrain/5/other"
     assert [run.error for run in world.runs(DAILY)] == ["overlaps with retrain/5/other"]
     assert not world.triggers.unfinished()
+
+
+def test_a_day_is_not_lost_to_a_poll_that_only_looks(world: World) -> None:
+    world.leases.acquire(LEASE, "retrain/5/other", world.clock.time_us, US_PER_HOUR)
+    assert world.app().daily() == "a training runs"
+    assert [run.status for run in world.runs(DAILY)] == [RunStatus.DONE]
+    world.leases.release(LEASE, "retrain/5/other")
+    assert world.app().poll() == "refused: recall floor"
 
 
 def test_one_training_at_a_time(world: World) -> None:

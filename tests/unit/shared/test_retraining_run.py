@@ -16,7 +16,7 @@ from shared.domain.feature_columns import LabelColumns
 from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY
 from shared.domain.pipeline import Severity
-from shared.domain.promotion import GateRules, read_verdict
+from shared.domain.promotion import CheckName, GateRules, read_verdict
 from shared.domain.registry import RegistryRecord, RunRecord
 from shared.domain.training_model import TrainingParameters
 from shared.domain.training_split import TEST
@@ -140,8 +140,13 @@ def test_a_refused_challenger_is_kept_told_and_never_given_a_part(world: World) 
     (notice,) = world.notices.told
     assert notice.severity in {Severity.WARNING, Severity.ERROR}
     assert notice.dedup_key == f"retrain/verdict/{kept.digest}"
-    assert notice.evidence["refused by"] == {check.name.value: check.why for check in verdict.refusals}
+    told = notice.evidence["refused by"]
+    assert isinstance(told, dict)
+    assert list(told) == [check.name.value for check in verdict.refusals]
+    floor = next(check for check in verdict.refusals if check.name is CheckName.RECALL)
+    assert told["recall floor"] == {"value": floor.value, "required": floor.required, "why": floor.why}
     assert list(world.pages.kept) == [f"verdicts/{kept.digest}.html"] == [notice.evidence["page"]]
+    assert notice.link == f"/api/reports/verdicts/{kept.digest}.html"
     (page,) = world.pages.kept.values()
     assert "recall floor" in page
     assert outcome.details["passed"] is False
