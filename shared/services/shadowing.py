@@ -35,11 +35,11 @@ PIPELINE: Final = "shadow"
 
 TRIED: Final = (Role.CHALLENGER, Role.SHADOW)
 
-PAGE: Final = 2_000
-"""Decisions that are read, scored and written at once: some 2 MB."""
-
 MOST_ROWS: Final = 20_000
 """Of one firing and model; a firing a minute keeps up with 330 decisions a second."""
+
+PAGE: Final = MOST_ROWS
+"""Decisions that are read, scored and written at once: some 30 MB. A page costs a scan, so there are few of them."""
 
 BUDGET_S: Final = 40.0
 """After how long a firing stops where it is; the next one is due after 60 s."""

@@ -17,6 +17,7 @@ from shared.domain.bundle_manifest import MANIFEST, MODEL
 from shared.domain.bundle_pointer import Pointed, Pointer, Role
 from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput, NotFound, TollgateError, Transient
 from shared.domain.promotion import Check, CheckName, GateRules, Verdict, read_verdict, write_verdict
+from shared.domain.registry import read_record
 from shared.ports.succession import Action, Change, KeptVerdict, ModelStatus
 from shared.services.succession import Succession, line_of
 from shared.services.training_publication import publish
@@ -125,7 +126,7 @@ def test_a_promotion_reaches_account_pointer_status_and_registry(world: World) -
     assert world.store.pointer(Role.CHAMPION).pointer == change.pointer
     assert (change.pointer.number, change.pointer.author, change.pointer.reason) == (2, "ada", "because")
     assert (world.status(1), world.status(2)) == (ModelStatus.RETIRED, ModelStatus.CHAMPION)
-    assert [waiting.record for waiting in world.records.due(0, 9)] == [
+    assert [read_record(waiting.document) for waiting in world.records.due(0, 9)] == [
         one.pointer for one in world.throne.history(Role.CHAMPION)
     ]
 
