@@ -7,6 +7,9 @@ from contextlib import closing
 from itertools import batched
 from threading import Thread
 
+import pytest
+
+from shared.adapters.postgres import PostgresConnection
 from shared.adapters.postgres_ledger_pipelined import PipelinedLedger
 from shared.adapters.postgres_outbox import PostgresOutbox
 from shared.adapters.postgres_session import PostgresSession
@@ -37,11 +40,14 @@ def render(record: DecisionRecord) -> bytes:
     return record.transaction_id.encode()
 
 
-def test_two_that_publish_while_decisions_are_made_send_each_once_and_in_order(
-    migrated_database: MigratedDatabase,
-) -> None:
+@pytest.fixture(scope="module")
+def where(migrated_database: MigratedDatabase) -> PostgresConnection:
+    """The ingest app's connection to a database with partitions for the events of these tests."""
     migrated_database.make_partitions(BASE_US - US_PER_DAY, BASE_US + US_PER_DAY)
-    where = migrated_database.role_connection(Role.INGEST)
+    return migrated_database.role_connection(Role.INGEST)
+
+
+def test_two_that_publish_while_decisions_are_made_send_each_once_and_in_order(where: PostgresConnection) -> None:
     items = [transaction(number, number * US_PER_MINUTE, customer=f"c{number % 3}") for number in range(600)]
     stream, decided = Stream(), []
 
@@ -72,8 +78,7 @@ def test_two_that_publish_while_decisions_are_made_send_each_once_and_in_order(
         assert bodies == sorted(bodies)
 
 
-def test_one_firing_empties_what_waits(migrated_database: MigratedDatabase) -> None:
-    where = migrated_database.role_connection(Role.INGEST)
+def test_one_firing_empties_what_waits(where: PostgresConnection) -> None:
     stream = Stream()
     with closing(PipelinedLedger(where, "test")) as ledger, closing(PostgresSession(where, "test")) as session:
         scoring = Scoring(ledger, FixedScorers(), policy=POLICY, keys=KEYS, clock=FakeClock())

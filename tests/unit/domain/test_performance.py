@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (  # type: ignore[import-untyped]  # scikit-learn ships no types
     average_precision_score,
@@ -124,13 +124,13 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     truth = by_metric(measure(rows_of(100_000, seed=99), rng(), n_resamples=1))[Metric.RECALL_ALERT].value
     assert truth is not None
     held = 0
-    for seed in range(30):
-        one = by_metric(measure(rows_of(1_000, seed=seed), np.random.default_rng(seed), n_resamples=60))
+    for seed in range(20):
+        one = by_metric(measure(rows_of(600, seed=seed), np.random.default_rng(seed), n_resamples=60))
         ends = one[Metric.RECALL_ALERT]
         assert ends.low is not None
         assert ends.high is not None
         held += ends.low <= truth <= ends.high
-    assert held >= 25  # of 30; with a chance of .95 each, fewer has one of .3 %
+    assert held >= 16  # of 20; with a chance of .95 each, fewer has one of .3 %
 
 
 def test_what_was_known_before_the_decision_is_not_counted() -> None:
@@ -184,11 +184,13 @@ def test_scores_in_shadow_have_no_outcomes() -> None:
     }
 
 
+# Each example measures a dozen segments twice; how long that takes says more of the machine than of the code.
+@settings(max_examples=50, deadline=None)
 @given(st.integers(1, 60), st.integers(0, 10_000), st.floats(0.05, 0.9), st.floats(0, 1))
 def test_any_window_is_measured(count: int, seed: int, frauds: float, unlabelled: float) -> None:
     rows = rows_of(count, seed, frauds, unlabelled)
-    found = measure(rows, rng(), n_resamples=8)
-    assert found == measure(rows, rng(), n_resamples=8)
+    found = measure(rows, rng(), n_resamples=4)
+    assert found == measure(rows, rng(), n_resamples=4)
     assert len({(one.segment, one.metric) for one in found}) == len(found)
     for one in found:
         assert (one.value is None) == bool(one.note)
