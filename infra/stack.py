@@ -99,6 +99,18 @@ def build(config: StackConfig) -> Stack:
         )
         for name in needed_secrets().values()
     ]
+    mlflow = None
+    if network is not None and config.mlflow:
+        mlflow = Mlflow(
+            "mlflow",
+            context,
+            observability,
+            network,
+            identity=identities[MLFLOW],
+            data=data,
+            postgres=postgres,
+            depends_on=[*access.of(MLFLOW), *doors, *postgres.ready],
+        )
     apps = {}
     for app in APPS:
         apps[app] = FunctionApp(
@@ -119,6 +131,7 @@ def build(config: StackConfig) -> Stack:
                 postgres=postgres,
                 vault=vault,
                 observability=observability,
+                mlflow=mlflow,
             ),
             public=not config.private_network or (app == "score" and config.public_scoring),
             entra_client_id=config.entra_client_id if app == "score" else "",
@@ -127,17 +140,7 @@ def build(config: StackConfig) -> Stack:
     outputs = _outputs(apps=apps, names=names, postgres=postgres, events=events, data=data, vault=vault)
     links = Monitoring("monitoring", context, observability).links
     outputs |= {f"{board}Dashboard": link for board, link in links.items()}
-    if network is not None and config.mlflow:
-        mlflow = Mlflow(
-            "mlflow",
-            context,
-            observability,
-            network,
-            identity=identities[MLFLOW],
-            data=data,
-            postgres=postgres,
-            depends_on=[*access.of(MLFLOW), *doors, *postgres.ready],
-        )
+    if mlflow is not None:
         outputs["mlflowEndpoint"] = mlflow.url
     if config.deploy_code:
         schema = DatabaseSchema(
@@ -196,6 +199,7 @@ def _settings(
     postgres: Postgres,
     vault: Vault,
     observability: Observability,
+    mlflow: Mlflow | None,
 ) -> dict[str, pulumi.Input[str]]:
     """Every app setting of an app: the plain ones, its connections in their keyless form, and telemetry."""
     client_id = identity.identity.client_id
@@ -208,6 +212,8 @@ def _settings(
         for secret in secrets:
             before, _, after = value.partition(f"<{secret}>")
             values[name] = pulumi.Output.concat(before, vault.secret_uri(secret), after)
+    if mlflow is not None and "MLFLOW_TRACKING_URI" in values:
+        values["MLFLOW_TRACKING_URI"] = mlflow.url
     where: dict[str, dict[str, pulumi.Input[str]]] = {
         "AzureWebJobsStorage": {"accountName": host.account.name},
         "DATA_STORAGE": {"accountName": data.account.name},

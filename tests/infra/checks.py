@@ -198,6 +198,9 @@ def settings(recording: Recording, _config: Mapping[str, Any]) -> Iterator[str]:
             _connect(app, kind, environment)
         except (SettingsError, ValueError) as error:
             yield f"{app}: {error}"
+        registry = values.get("MLFLOW_TRACKING_URI")
+        if registry is not None and registry != recording.outputs.get("mlflowEndpoint", ""):
+            yield f"{app}: MLFLOW_TRACKING_URI is not the address of the registry"
         login = f"client-id-{app}-"
         for name, value in values.items():
             if name.endswith("__clientId") and not str(value).startswith(login):
