@@ -93,23 +93,22 @@ class MlflowRegistry:
             client.set_terminated(run_id, "FINISHED", record.created_at_us // 1000)
 
     def give(self, state: Pointer) -> None:
-        """Move an alias. Cost: about ten requests."""
+        """Move an alias, and write the history down, also of a state that comes late. Cost: about ten requests."""
         with translated("moving an alias"):
             client, experiment_id = self._client, self._experiment()
+            said = f"{state.author}, {format_instant(state.changed_at_us)}: {state.reason}"
+            entry, change = f"tollgate.{state.role}.{state.number:06d}", f"{state.digest or 'nobody'}; {said}"
+            client.set_experiment_tag(experiment_id, entry, change)
             number_tag = f"tollgate.{state.role}.number"
-            known = client.get_experiment(experiment_id).tags.get(number_tag, "0")
-            if int(known) >= state.number:
+            if int(client.get_experiment(experiment_id).tags.get(number_tag, "0")) >= state.number:
                 return
             version = self._version_of(state.digest) if state.digest else None
             for model in client.search_registered_models():
                 if state.role in model.aliases and (version is None or model.name != version.name):
                     client.delete_registered_model_alias(model.name, state.role)
-            said = f"{state.author}, {format_instant(state.changed_at_us)}: {state.reason}"
             if version is not None:
                 client.set_registered_model_alias(version.name, state.role, version.version)
                 client.set_model_version_tag(version.name, version.version, f"tollgate.{state.role}", said)
-            change = f"{state.digest or 'nobody'}; {said}"
-            client.set_experiment_tag(experiment_id, f"tollgate.{state.role}.{state.number:06d}", change)
             client.set_experiment_tag(experiment_id, number_tag, str(state.number))
 
     @property

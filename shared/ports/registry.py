@@ -92,7 +92,7 @@ class ModelRegistry(Protocol):
         ...
 
     def give(self, state: Pointer) -> None:
-        """Give a role's alias to the version of a bundle, or to none; a state older than the known one changes nothing.
+        """Give a role's alias to the version of a bundle, or to none; a state older than the known one moves nothing.
 
         Raises:
             NotFound: No version of this bundle was written yet.

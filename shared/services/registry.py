@@ -27,7 +27,9 @@ _log = logging.getLogger(__name__)
 
 LEASE: Final = "registry"
 LEASE_US: Final = 10 * US_PER_MINUTE
-"""Longer than a firing: 20 records of a few seconds each."""
+LONGEST_FIRING_US: Final = 5 * US_PER_MINUTE
+"""No record is begun later, so that the last one ends under the lease; a record takes seconds, with a slow registry a
+few minutes."""
 
 MAX_RECORDS: Final = 20
 """Records of one firing."""
@@ -77,11 +79,14 @@ def write_waiting(parts: RegistryParts) -> Evidence:
     Raises:
         Transient: The queue cannot be reached now.
     """
-    if not parts.leases.acquire(LEASE, parts.holder, parts.clock.now_us(), LEASE_US):
+    started_us = parts.clock.now_us()
+    if not parts.leases.acquire(LEASE, parts.holder, started_us, LEASE_US):
         return {"written": 0, "put_off": 0, "waiting": parts.records.count()}
     written = put_off = 0
     try:
-        for waiting in parts.records.due(parts.clock.now_us(), MAX_RECORDS):
+        for waiting in parts.records.due(started_us, MAX_RECORDS):
+            if parts.clock.now_us() - started_us >= LONGEST_FIRING_US:
+                break
             try:
                 _write(parts, waiting)
             except TollgateError as error:

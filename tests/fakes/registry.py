@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared.domain.bundle import Bundle
@@ -57,11 +57,15 @@ class FakeRecords:
 
 @dataclass
 class FakeRegistry:
-    """Runs by id with the names of their files, and who plays which part; `fault` as above."""
+    """Runs by id with the names of their files, and who plays which part; `fault` as above.
+
+    `slow` is called with each run that is written.
+    """
 
     runs: dict[str, RunRecord] = field(default_factory=dict)
     files: dict[str, tuple[list[str], list[str]]] = field(default_factory=dict)
     roles: dict[Role, Pointer] = field(default_factory=dict)
+    slow: Callable[[], None] = lambda: None
     fault: TollgateError | None = None
 
     def has(self, record: RunRecord) -> bool:
@@ -70,6 +74,7 @@ class FakeRegistry:
 
     def write(self, record: RunRecord, bundle: Mapping[str, bytes], plots: Mapping[str, bytes]) -> None:
         _fail(self.fault)
+        self.slow()
         self.runs[record.run_id] = record
         self.files[record.run_id] = sorted(bundle), sorted(plots)
 

@@ -170,7 +170,7 @@ def test_two_trainings_are_two_runs(scene: Scene) -> None:
     assert run_of(scene, first.run_id)["id"] != run_of(scene, second.run_id)["id"]
 
 
-def test_an_alias_follows_its_role_and_an_old_state_changes_nothing(scene: Scene, tmp_path: Path) -> None:
+def test_an_alias_follows_its_role_and_an_old_state_moves_nothing(scene: Scene, tmp_path: Path) -> None:
     client = MlflowRegistry(scene.uri)._client
     scene.bring(replace(RUN, run_id="retrain/400"))
 
@@ -188,6 +188,9 @@ def test_an_alias_follows_its_role_and_an_old_state_changes_nothing(scene: Scene
     assert scene.bring(replace(shadow, number=8, digest=None), replace(champion, number=3, digest=None))["written"] == 2
     assert "shadow" not in aliases()
     assert "champion" in aliases(), "number 3 is older than 7"
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    assert experiment.tags["tollgate.champion.000003"].startswith("nobody; ada, ")
 
 
 def test_a_bundle_without_a_record_gets_a_run_and_a_late_record_takes_it_over(scene: Scene) -> None:

@@ -146,6 +146,15 @@ def test_a_firing_is_bounded(scene: Scene) -> None:
     assert scene.fire() == {"written": 3, "put_off": 0, "waiting": 0}
 
 
+def test_a_firing_ends_under_its_lease_however_slow_the_registry_is(scene: Scene) -> None:
+    def slow() -> None:
+        scene.clock.time_us += 2 * US_PER_MINUTE
+
+    scene.registry.slow = slow
+    assert scene.fire(*(replace(RUN, run_id=f"retrain/{number}") for number in range(9)))["written"] == 3
+    assert 6 * US_PER_MINUTE < LEASE_US
+
+
 def test_one_process_writes_at_a_time(scene: Scene) -> None:
     now_us = scene.clock.now_us()
     assert scene.leases.acquire(LEASE, "another", now_us, LEASE_US)
