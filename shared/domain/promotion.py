@@ -315,6 +315,16 @@ class Verdict:
         return replace(self, acceptance=acceptance)
 
 
+def in_days(duration_us: int) -> str:
+    """A duration as people say it, to a tenth of a day.
+
+    >>> in_days(86_400_000_000), in_days(130_000_000_000)
+    ('1 day', '1.5 days')
+    """
+    days = round(duration_us / US_PER_DAY, 1)
+    return f"{days:g} day" if days == 1 else f"{days:g} days"
+
+
 def write_verdict(verdict: Verdict) -> bytes:
     """The verdict as canonical JSON; its SHA-256 is the verdict's digest.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from shared.domain.instants import US_PER_DAY, format_instant
-from shared.domain.promotion import Check, FrontierPoint, Verdict, verdict_digest, write_verdict
+from shared.domain.instants import format_instant
+from shared.domain.promotion import Check, FrontierPoint, Verdict, in_days, verdict_digest, write_verdict
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --line: #c9ced6; --soft: #f3f5f8; --good: #17693a; --bad: #b3261e; --ink: #1c2330; }
@@ -19,7 +19,8 @@ h1 { font-size: 24px; margin: 0 0 4px; } h2 { font-size: 18px; margin: 32px 0 8p
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: 7px 10px; text-align: left; vertical-align: top; }
 th { background: var(--soft); font-weight: 600; }
-td.number { font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap; }
+td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; }
 td.why { overflow-wrap: anywhere; }
 .passed { color: var(--good); font-weight: 600; } .failed { color: var(--bad); font-weight: 600; }
 code { font: 13px ui-monospace, monospace; overflow-wrap: anywhere; }
@@ -101,7 +102,10 @@ def _checks(checks: tuple[Check, ...]) -> str:
         f'<td>{_text(check.required)}</td><td class="why">{_text(check.why)}</td></tr>'
         for check in checks
     )
-    head = "".join(f"<th>{name}</th>" for name in ("Check", "", "Value", "Interval", "Required", "Found"))
+    head = (
+        '<th>Check</th><th></th><th class="number">Value</th><th class="number">Interval</th><th>Required</th>'
+        "<th>Found</th>"
+    )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
@@ -139,13 +143,13 @@ def _dot(point: FrontierPoint) -> str:
 
 def _ceilings(verdict: Verdict) -> str:
     rows = "".join(
-        f"<tr><td>{ceiling.label_delay_us / US_PER_DAY:g} days{'' if place else ', as it is'}</td>"
+        f"<tr><td>{in_days(ceiling.label_delay_us)}{'' if place else ', as it is'}</td>"
         f'<td class="number">{ceiling.with_evidence:.1%}</td><td class="number">{ceiling.found_without:.1%}</td>'
         f'<td class="number">{ceiling.recall:.3f}</td></tr>'
         for place, ceiling in enumerate(verdict.ceilings)
     )
-    names = ("Labels count after", "Frauds with evidence", "Found of the others", "Recall at best")
-    head = "".join(f"<th>{name}</th>" for name in names)
+    names = ("Frauds with evidence", "Found of the others", "Recall at best")
+    head = "<th>Labels count after</th>" + "".join(f'<th class="number">{name}</th>' for name in names)
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         "<p>Evidence is a known fraud of the same customer or terminal. Of the others, a model finds those that stand "

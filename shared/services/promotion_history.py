@@ -14,8 +14,8 @@ from shared.domain.bundle_manifest import Manifest
 from shared.domain.errors import BrokenInvariant
 from shared.domain.evaluation import Outcomes
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
-from shared.domain.instants import US_PER_DAY, format_instant
-from shared.domain.promotion import CheckName, GateRules
+from shared.domain.instants import format_instant
+from shared.domain.promotion import CheckName, GateRules, in_days
 from shared.domain.promotion_evidence import data_digest, labelled, learnt_until_us, places_of, spans_again
 from shared.domain.training_model import Rows
 from shared.domain.training_split import TEST, TRAIN, targets_as_of
@@ -56,11 +56,13 @@ def check_spans(
         problems.append("a span is empty")
     for (earlier, before), (later, after) in pairwise(spans):
         if after.start_us - before.end_us < delay_us:
-            problems.append(f"{later} begins {_days(after.start_us - before.end_us)} after {earlier} ends")
+            problems.append(f"{later} begins {in_days(after.start_us - before.end_us)} after {earlier} ends")
     if spans and spans[0][0] != TRAIN:
         problems.append(f"{spans[0][0]} lies before {TRAIN}")
     if challenger.label.maturity_us < rules.maturity_us:
-        problems.append(f"labels counted after {_days(challenger.label.maturity_us)}, not {_days(rules.maturity_us)}")
+        problems.append(
+            f"labels counted after {in_days(challenger.label.maturity_us)}, not {in_days(rules.maturity_us)}"
+        )
     newest_us = max((span.end_us for _, span in spans), default=0)
     if newest_us > challenger.as_of_us - challenger.label.maturity_us + 1:
         problems.append("its newest span was not mature yet")
@@ -182,10 +184,6 @@ def check_metrics(history: History, model: OpenedModel, rows: dict[str, Rows], f
         "; ".join(problems) or f"{len(claimed)} figures come out again on {len(rows[TEST].is_fraud):,} rows",
         value=worst,
     )
-
-
-def _days(duration_us: int) -> str:
-    return f"{duration_us / US_PER_DAY:.1f} days"
 
 
 def _day(time_us: int) -> str:

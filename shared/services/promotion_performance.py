@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from shared.domain.evaluation import Outcomes, Ranking
 from shared.domain.instants import US_PER_DAY
-from shared.domain.promotion import Ceiling, CheckName, FrontierPoint, GateRules, Window
+from shared.domain.promotion import Ceiling, CheckName, FrontierPoint, GateRules, Window, in_days
 from shared.domain.promotion_comparison import Judged, Scores, compare, segments_of
 from shared.domain.promotion_evidence import first_seen_us
 from shared.domain.promotion_figures import (
@@ -221,17 +221,12 @@ def advice_of(performance: Performance, rules: GateRules) -> tuple[str, ...]:
         )
     found.append(
         f"Of the frauds, {real.with_evidence:.1%} are at a customer or terminal of which a fraud was known in time "
-        f"(labels count after {_days(real.label_delay_us)}). Were all of these found, and of the others "
+        f"(labels count after {in_days(real.label_delay_us)}). Were all of these found, and of the others "
         f"as many as now ({real.found_without:.1%}), recall would be {real.recall:.3f}."
     )
     found += [
-        f"With labels that count after {_days(ceiling.label_delay_us)} it would be "
+        f"With labels that count after {in_days(ceiling.label_delay_us)} it would be "
         f"{ceiling.with_evidence:.1%} of the frauds, and that recall {ceiling.recall:.3f}."
         for ceiling in faster
     ]
     return tuple(found)
-
-
-def _days(duration_us: int) -> str:
-    days = duration_us / US_PER_DAY
-    return f"{days:g} day" if days == 1 else f"{days:g} days"
