@@ -122,6 +122,8 @@ def _value(app: str, name: str, field: FieldInfo, config: StackConfig, secret_ur
         raise SettingError(f"{name} of {app} looks like a secret: add it to SECRETS in infra/topology.py")
     if name == "LOG_LEVEL":
         return config.log_level
+    if name in _notify(config):
+        return _notify(config)[name]
     if name == "FUNCTIONS_WORKER_PROCESS_COUNT":
         return str(config.score_workers if app in {"score", "ingest"} else 1)
     if name in example_values():
@@ -129,6 +131,18 @@ def _value(app: str, name: str, field: FieldInfo, config: StackConfig, secret_ur
     if field.is_required():
         raise SettingError(f"{name} of {app} has no value: state one in local.settings.example.json")
     return None if field.default is None else str(field.default)
+
+
+def _notify(config: StackConfig) -> dict[str, str]:
+    """Where notices go, as far as it is no secret."""
+    return {
+        "NOTIFY_SMTP_HOST": config.notify_smtp_host,
+        "NOTIFY_SMTP_PORT": str(config.notify_smtp_port),
+        "NOTIFY_SMTP_USER": config.notify_smtp_user,
+        "NOTIFY_MAIL_FROM": config.notify_mail_from,
+        "NOTIFY_MAIL_TO": config.alert_email if config.notify_smtp_host else "",
+        "NOTIFY_LINK_BASE": config.notify_link_base,
+    }
 
 
 def _check_names(app: str, values: Mapping[str, str]) -> None:

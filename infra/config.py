@@ -172,6 +172,18 @@ class StackConfig(BaseModel):
     seal_retention_days: int = Field(ge=1, le=3650, description="How long nobody may alter a seal of the decision log.")
     budget_usd: int = Field(ge=1, le=1_000_000, description="Per month; 80 % and 100 % are reported.")
 
+    notify_smtp_host: str = Field(
+        default="", pattern=r"^$|^[A-Za-z0-9.-]+$", description="Mail server for notices to alertEmail; empty for none."
+    )
+    notify_smtp_port: int = Field(default=587, ge=1, le=65535, description="Its port, with STARTTLS.")
+    notify_smtp_user: str = Field(default="", description="Login; its password is put into the vault by hand.")
+    notify_mail_from: str = Field(
+        default="", pattern=r"^$|^[^@\s]+@[^@\s]+\.[^@\s]+$", description="Sender; needed with notifySmtpHost."
+    )
+    notify_link_base: str = Field(
+        default="", pattern=r"^$|^https://[!-~]+$", description="Address of the drift app as people reach it."
+    )
+
     entra_client_id: str = Field(
         default="", pattern=r"^$|" + GUID, description="App registration; when set, callers of score need its token."
     )
@@ -209,6 +221,8 @@ class StackConfig(BaseModel):
             problems.append("deployerAddress: a private network has no public door to open")
         if not self.public_scoring and not self.private_network:
             problems.append("publicScoring: cannot be switched off without privateNetwork, nobody could score")
+        if self.notify_smtp_host and not self.notify_mail_from:
+            problems.append("notifyMailFrom: needed with notifySmtpHost")
         if self.mlflow and not self.private_network:
             problems.append("mlflow: needs privateNetwork, because the server has no login of its own")
         if self.mlflow and not self.mlflow_image:

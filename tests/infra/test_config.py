@@ -9,9 +9,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.app_settings import needed_secrets, plain_settings
 from infra.config import INGEST_MAX_INSTANCES, POSTGRES_SIZES, PROFILES, ConfigError, StackConfig, read_config
 from infra.naming import RULES, Naming
-from infra.topology import APPS
+from infra.topology import APPS, OPTIONAL_SECRETS
 from tests.infra.recording import IMAGE, REQUIRED
 
 INFRA = Path(__file__).resolve().parents[2] / "infra"
@@ -39,6 +40,8 @@ INFRA = Path(__file__).resolve().parents[2] / "infra"
         ({"mlflow": "true", "privateNetwork": "true"}, "mlflowImage: needed"),
         ({"mlflowImage": "registry.example/mlflow:latest"}, "mlflowImage: string should match pattern"),
         ({"profile": "test"}, "profile: one of dev, prod"),
+        ({"notifySmtpHost": "mail.example.com"}, "notifyMailFrom: needed with notifySmtpHost"),
+        ({"notifyLinkBase": "http://drift.example.com"}, "notifyLinkBase: string should match pattern"),
     ],
 )
 def test_a_problem_is_named(values: dict[str, str], problem: str) -> None:
@@ -98,3 +101,15 @@ def test_names_fit_whatever_the_stack_is_called(environment: str, subscription: 
 
 def _snake(names: dict[str, str]) -> set[str]:
     return {"".join(f"_{c.lower()}" if c.isupper() else c for c in name) for name in names}
+
+
+def test_notices_go_where_the_stack_says_and_secrets_stay_in_the_vault() -> None:
+    mail = {"notifySmtpHost": "mail.example.com", "notifyMailFrom": "tollgate@example.com", "notifySmtpUser": "u"}
+    quiet = plain_settings("drift", read_config(REQUIRED, "dev"), lambda name: f"<{name}>")
+    told = plain_settings("drift", read_config({**REQUIRED, **mail}, "dev"), lambda name: f"<{name}>")
+    assert {quiet[name] for name in ("NOTIFY_SMTP_HOST", "NOTIFY_MAIL_FROM", "NOTIFY_MAIL_TO")} == {""}
+    assert told["NOTIFY_SMTP_HOST"] == "mail.example.com"
+    assert told["NOTIFY_MAIL_TO"] == REQUIRED["alertEmail"]
+    for name, secret in OPTIONAL_SECRETS.items():
+        assert quiet[name] == f"@Microsoft.KeyVault(SecretUri=<{secret}>)"
+    assert not set(OPTIONAL_SECRETS) & set(needed_secrets())  # nobody draws a password in their place
