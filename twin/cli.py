@@ -47,6 +47,18 @@ app.command()(verifying.replay)
 app.command()(verifying.seal)
 app.command()(verifying.forget)
 app.command()(traffic.traffic)
+
+
+@app.command()
+def demo(
+    *, drift: Annotated[bool, typer.Option("--drift", help="Quiet days, a drift, and who is told.")] = False
+) -> None:
+    """Play the whole gate on a fresh twin of its own (KEEP=1 leaves it up, DATA=FILE plays a file, SCALE its size)."""
+    from twin.demo import main as play  # noqa: PLC0415 - commands import what they use
+
+    raise typer.Exit(play(drift=drift))
+
+
 app.command()(performance.performance)
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)

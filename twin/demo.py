@@ -14,8 +14,9 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,11 +37,13 @@ from shared.domain.bundle_pointer import Role
 from shared.domain.errors import TollgateError
 from shared.domain.evaluation import Outcomes, Ranking
 from shared.domain.feature_view import CARD_V1
+from shared.ports.clock import Clock
 from shared.services.replaying import Replaying
 from shared.services.training_publication import publish
 from shared.services.verification_decisions import verify_decisions
 from shared.services.verification_log import verify_log
 from simulator.wire import Sending
+from twin import demo_drift
 from twin import demo_play as play
 from twin.demo_file import LIVE_DAYS, FileScene
 from twin.demo_scene import HISTORY_DAYS, Chapter, Scene, is_decided
@@ -66,33 +69,26 @@ _out = Console(highlight=False)
 type AnyScene = Scene | FileScene
 
 
-def main() -> int:
-    """Run the demo; returns the exit code."""
+def main(*, drift: bool = False) -> int:
+    """Run the demo, or the one of drift; returns the exit code."""
     began = time.monotonic()
     try:
         settings = demo_settings(TwinSettings.read(os.environ))
-        twin = plan(settings, Mode())
-        records = Records(settings.root / "run")
-        with only_one(settings.root):
-            _out.rule("1. A fresh twin", align="left")
-            take_down(twin.layers, records, lambda *_: None)
-            state_folder.wipe(settings.root)
-            if os.environ.get("DATA"):  # weeks of the file are played today
-                age = {"EVENT_MAX_AGE_DAYS": str(LIVE_DAYS + 2)}
-                write_own_settings({"score": age, "ingest": age}, settings)
-            twin = plan(settings, Mode())
-            bring_up(twin.layers, records, _show, timeout_s=90)
-        try:
-            report = _play(settings)
-        finally:
+        with ExitStack() as stack:
+            if drift:
+                inbox = stack.enter_context(demo_drift.Inbox().open())
+                _bring_up(settings, lambda: demo_drift.prepare(settings, inbox))
+            else:
+                _bring_up(settings, lambda: _make_room(settings))
             if os.environ.get("KEEP") != "1":
-                take_down(twin.layers, records, lambda *_: None)
+                stack.callback(_take_down, settings)
+            report = _play_drift(settings, inbox) if drift else _play(settings)
     except (TwinError, SettingsError, UnreadableFile, EventHubError, TollgateError, OSError) as error:
         _out.print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     report["seconds"] = round(time.monotonic() - began, 1)
     REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    problems = _problems(report)
+    problems = demo_drift.problems(report) if drift else _problems(report)
     for problem in problems:
         _out.print(f"demo: {problem}", style="red", markup=False)
     verdict = "FAILED" if problems else "Done"
@@ -100,6 +96,28 @@ def main() -> int:
     if os.environ.get("KEEP") == "1":
         _out.print(f"The twin stays up: TOLLGATE_HOME={HOME} {_ports(settings)} tollgate status", soft_wrap=True)
     return 1 if problems else 0
+
+
+def _bring_up(settings: TwinSettings, prepare: Callable[[], None]) -> None:
+    """Start a twin without a past; `prepare` may give it settings of its own."""
+    records = Records(settings.root / "run")
+    with only_one(settings.root):
+        _out.rule("1. A fresh twin", align="left")
+        _take_down(settings)
+        state_folder.wipe(settings.root)
+        prepare()
+        bring_up(plan(settings, Mode()).layers, records, _show, timeout_s=90)
+
+
+def _take_down(settings: TwinSettings) -> None:
+    take_down(plan(settings, Mode()).layers, Records(settings.root / "run"), lambda *_: None)
+
+
+def _make_room(settings: TwinSettings) -> None:
+    """Let the apps take events of weeks, where weeks of a file are played today."""
+    if os.environ.get("DATA"):
+        age = {"EVENT_MAX_AGE_DAYS": str(LIVE_DAYS + 2)}
+        write_own_settings({"score": age, "ingest": age}, settings)
 
 
 def demo_settings(settings: TwinSettings) -> TwinSettings:
@@ -112,6 +130,37 @@ def demo_settings(settings: TwinSettings) -> TwinSettings:
 
 def _play(settings: TwinSettings) -> dict[str, Any]:
     scene = _scene()
+    taken, model = _founded(settings, scene, SystemClock())
+    _out.rule(f"4. {scene.live_days} live days: hub and HTTP", align="left")
+    report = {"history": dict(taken), "model": model, **_live(settings, scene)}
+    _out.rule("5. What it was worth, and whether it holds", align="left")
+    report |= _judged(settings, scene)
+    report |= _explained(settings, scene)
+    report |= _verified(settings)
+    return report
+
+
+def _play_drift(settings: TwinSettings, inbox: demo_drift.Inbox) -> dict[str, Any]:
+    world = demo_drift.scene(SEED, time.time_ns() // 1000)
+    # Published when the live days began, as far as anybody can tell: a champion is not watched before its promotion.
+    taken, model = _founded(settings, world, _At(world.live_from_us))
+    seen = demo_drift.watch(settings, world, inbox, _out, _progress)
+    return {"history": dict(taken), "model": model, **seen}
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A clock that stands."""
+
+    us: int
+
+    def now_us(self) -> int:
+        """Always the same."""
+        return self.us
+
+
+def _founded(settings: TwinSettings, scene: AnyScene, clock: Clock) -> tuple[Counter[str], dict[str, Any]]:
+    """Take in history and publish a model that was trained on it; what was taken in, and the model's figures."""
     _out.rule(f"2. {HISTORY_DAYS} days of history", align="left")
     _out.print(f"  {scene.told}", soft_wrap=True)
     with _progress("days", HISTORY_DAYS) as tick:
@@ -122,14 +171,7 @@ def _play(settings: TwinSettings) -> dict[str, Any]:
         " (labels ordered by when they were known; silence counts as genuine after 30 days)"
     )
     _out.rule("3. A model, trained and published", align="left")
-    model = _train(settings, scene)
-    _out.rule(f"4. {scene.live_days} live days: hub and HTTP", align="left")
-    report = {"history": dict(taken), "model": model, **_live(settings, scene)}
-    _out.rule("5. What it was worth, and whether it holds", align="left")
-    report |= _judged(settings, scene)
-    report |= _explained(settings, scene)
-    report |= _verified(settings)
-    return report
+    return taken, _train(settings, scene, clock)
 
 
 def _scene() -> AnyScene:
@@ -140,7 +182,7 @@ def _scene() -> AnyScene:
     return Scene.with_frauds(SEED, now_us, float(os.environ.get("SCALE", "1")))
 
 
-def _train(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
+def _train(settings: TwinSettings, scene: AnyScene, clock: Clock) -> dict[str, Any]:
     """Train on history, publish, and wait until both apps decide with it."""
     from shared.adapters.onnx_scorer import OnnxGraph  # noqa: PLC0415 - with the next, a second that nobody else pays
     from shared.adapters.xgboost_trainer import XgboostTrainer  # noqa: PLC0415
@@ -160,7 +202,7 @@ def _train(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:
     )
     with BlobServiceClient.from_connection_string(settings.storage_connection()) as service:
         store = BlobBundles(service.get_container_client("models"))
-        publish(store, made.files, Role.CHAMPION, clock=SystemClock(), author="demo", reason="first model")
+        publish(store, made.files, Role.CHAMPION, clock=clock, author="demo", reason="first model")
     _out.print(
         f"  card-fraud 1 in {time.monotonic() - began:.0f} s: AUC {made.test.auc:.3f},"
         f" AP {made.test.average_precision:.3f} on its test days; bundle {made.digest[:12]}..."

@@ -7,9 +7,9 @@ on the way, and as the labels that become known meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import numpy as np
@@ -22,6 +22,7 @@ from shared.domain.labels import MATURITY_US, PRECEDENCE, Label, LabelSource, ma
 from shared.domain.training_split import TrainingPlan, split_by_time, targets_as_of
 from shared.domain.transaction import Transaction
 from simulator.batch import transaction_id
+from simulator.changes import Change
 from simulator.config import FraudConfig, WorldConfig
 from simulator.history import history_of
 from simulator.wire import Disturbance, Sending, WireEvent, label_body, played
@@ -52,6 +53,15 @@ BY_THE_CLOCK: Final = frozenset({"from-the-future"})
 """Broken only beside the clock of the day they are played on; all live days are played today."""
 
 
+type Changes = Callable[[date], tuple[Change, ...]]
+"""What changes in the world, given its first live day."""
+
+
+def no_changes(_first_live_day: date) -> tuple[Change, ...]:
+    """Nothing does."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Day:
     """A day of the past: what happened, and which labels became known."""
@@ -80,41 +90,48 @@ class Chapter:
 class Scene:
     """A world, seeded: the same seed and date play the same scene."""
 
-    def __init__(self, seed: int, now_us: int, scale: float = 1.0) -> None:
+    def __init__(
+        self, seed: int, now_us: int, scale: float = 1.0, *, live_days: int = LIVE_DAYS, changes: Changes = no_changes
+    ) -> None:
         """Draw the world, so that its last live day is yesterday.
 
         Args:
             seed: Of everything drawn.
             now_us: The clock, microseconds since 1970 UTC.
             scale: Of the number of cardholders.
+            live_days: Days to be played live.
+            changes: What changes in the world, given its first live day.
         """
         today = datetime.fromtimestamp(now_us / 1e6, UTC).date()
-        self.first_date = today - timedelta(days=HISTORY_DAYS + LIVE_DAYS)
+        self.live_days = live_days
+        self.first_date = today - timedelta(days=HISTORY_DAYS + live_days)
         config = WorldConfig(
             first_date=self.first_date,
             customers=round(CARDHOLDERS * scale),
             transactions_per_day=PER_DAY,
             fraud=FraudConfig(rate=FRAUD_RATE),
+            changes=changes(self.first_date + timedelta(days=HISTORY_DAYS)),
         )
         self._world = World.create(config, np.random.default_rng(seed))
         self._rng = np.random.default_rng(seed + 1)
         self.told = f"a simulated bank of {config.customers:,} cardholders, seed {seed}"
         self.starts_us = config.first_day * US_PER_DAY
         self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
-        self.live_days = LIVE_DAYS
-        self.live_until_us = self.live_from_us + LIVE_DAYS * US_PER_DAY
+        self.live_until_us = self.live_from_us + live_days * US_PER_DAY
 
     @classmethod
-    def with_frauds(cls, seed: int, now_us: int, scale: float = 1.0) -> Scene:
+    def with_frauds(
+        cls, seed: int, now_us: int, scale: float = 1.0, *, live_days: int = LIVE_DAYS, changes: Changes = no_changes
+    ) -> Scene:
         """The scene of the first seed from this one on that has frauds to learn from and to judge by.
 
         Fraud comes in lumps: the same seed on another day may have quiet weeks.
         """
         for candidate in range(seed, seed + _SEEDS):
-            scene = cls(candidate, now_us, scale)
+            scene = cls(candidate, now_us, scale, live_days=live_days, changes=changes)
             if sum(scene.truth().values()) >= MIN_FRAUDS and scene._can_be_learnt():
                 return scene
-        return cls(seed, now_us, scale)
+        return cls(seed, now_us, scale, live_days=live_days, changes=changes)
 
     def _can_be_learnt(self) -> bool:
         """Whether each span that training cuts history into holds enough frauds."""
@@ -161,7 +178,7 @@ class Scene:
 
     def live(self) -> list[Chapter]:
         """The live days in one piece, in the order in which events are sent and labels become known."""
-        events = played(self._world, HISTORY_DAYS, LIVE_DAYS, DISTURBANCE, self._rng)
+        events = played(self._world, HISTORY_DAYS, self.live_days, DISTURBANCE, self._rng)
         known = self._world.labels_known_between(self.live_from_us, self.live_until_us)
         return [
             Chapter(
@@ -173,7 +190,7 @@ class Scene:
     def truth(self) -> dict[TransactionId, bool]:
         """Whether a live transaction was fraud; nobody but the demo's last page knows."""
         found = {}
-        for batch in self._world.days(HISTORY_DAYS, LIVE_DAYS):
+        for batch in self._world.days(HISTORY_DAYS, self.live_days):
             fraud = batch.is_fraud
             for row, key in enumerate(batch.key.tolist()):
                 found[TransactionId(transaction_id(int(key)))] = bool(fraud[row])

@@ -6,11 +6,10 @@ import os
 from contextlib import closing
 
 from shared.adapters.postgres import parse_postgres
-from shared.domain.errors import InvalidInput
-from shared.domain.feature_view import Entity, FeatureView
-from shared.domain.instants import US_PER_DAY
+from shared.domain.feature_view import FeatureView
 from shared.domain.training_history import TrainingHistory
 from shared.domain.training_split import TrainingPlan
+from shared.services.training_reading import read_history
 from twin.services.settings import TwinSettings
 
 DATABASE = "DATABASE"
@@ -34,12 +33,4 @@ def read_recorded(view: FeatureView, plan: TrainingPlan) -> TrainingHistory:
     named = any(key == DATABASE or key.startswith(f"{DATABASE}__") for key in os.environ)
     given = os.environ if named else {DATABASE: TwinSettings.read(os.environ).database_dsn()}
     with closing(PostgresSession(parse_postgres(DATABASE, given), "tollgate train", SETTINGS)) as session:
-        data = PostgresTrainingData(session)
-        newest_us = data.newest_us(plan.as_of_us - plan.maturity_us + 1)
-        if newest_us is None:
-            raise InvalidInput("history", "must hold mature transactions with a label; the database has none")
-        reach_us = max(view.reach_us(entity) for entity in Entity)
-        start_us = (newest_us + 1) // US_PER_DAY * US_PER_DAY - plan.length_us - reach_us
-        return data.history(start_us, newest_us + 1)
-
-
+        return read_history(PostgresTrainingData(session), plan, [view])
