@@ -16,8 +16,8 @@ from typing import Final
 from shared.domain.bundle_manifest import Manifest
 from shared.domain.bundle_pointer import Role
 from shared.domain.errors import InvalidInput, Transient
-from shared.domain.feature_view import VIEWS, Entity, FeatureView
-from shared.domain.instants import US_PER_DAY, format_instant
+from shared.domain.feature_view import VIEWS, FeatureView
+from shared.domain.instants import format_instant
 from shared.domain.pipeline import Notice, Plain, Severity
 from shared.domain.promotion import GateRules, Verdict, write_verdict
 from shared.domain.promotion_page import verdict_page
@@ -37,6 +37,7 @@ from shared.services.retraining_lease import HeldLease
 from shared.services.succession import Succession
 from shared.services.training import Search, Trained, train
 from shared.services.training_publication import next_version
+from shared.services.training_reading import read_history
 
 _log = logging.getLogger(__name__)
 
@@ -175,8 +176,9 @@ class TrainingRun:
         steps("reading")
         champion = stores.bundles.pointer(Role.CHAMPION).digest
         facing = None if champion is None else stores.bundles.get(champion)
-        start_us, end_us = self._span(now_us)
-        history = stores.data.history(start_us, end_us)
+        plan = replace(rules.plan, as_of_us=now_us)
+        # The champion may have another view, and the gate computes its features too.
+        history = read_history(stores.data, plan, (rules.view, *VIEWS.values()))
         n_rows = len(history.transactions.event_time_us)
         version = next_version(stores.bundles, rules.name)
         trainer = self._load_trainer()
@@ -185,7 +187,7 @@ class TrainingRun:
             rules.view,
             history.transactions,
             history.labels,
-            replace(rules.plan, as_of_us=now_us),
+            plan,
             trainer=trainer,
             load_graph=self._load_graph,
             name=rules.name,
@@ -223,20 +225,6 @@ class TrainingRun:
         return RetrainingOutcome(
             summary, manifest.spans[TEST].end_us, _details(made, verdict, kept, n_rows, steps.seconds)
         )
-
-    def _span(self, now_us: int) -> tuple[int, int]:
-        """The event times that are read: the spans, and before them as far as any feature looks back.
-
-        Raises:
-            InvalidInput: There is no mature transaction with a label.
-        """
-        newest_us = self._stores.data.newest_us(now_us - self._rules.plan.maturity_us + 1)
-        if newest_us is None:
-            raise InvalidInput("history", "must hold mature transactions with a label; it has none")
-        # The champion may have another view, and the gate computes its features too.
-        reach_us = max(view.reach_us(entity) for view in (self._rules.view, *VIEWS.values()) for entity in Entity)
-        start_us = (newest_us + 1) // US_PER_DAY * US_PER_DAY - self._rules.plan.length_us - reach_us
-        return start_us, newest_us + 1
 
     def _hand_over(self, made: Trained, verdict: Verdict, kept: KeptVerdict) -> str:
         """Let the verdict have its consequence; returns what came of it."""

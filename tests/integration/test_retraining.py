@@ -195,7 +195,7 @@ def test_a_model_is_trained_on_what_was_recorded_by_hand(migrated_database: Migr
         connection.execute("TRUNCATE tollgate.feedback_labels")
     none = CliRunner().invoke(app, ["--from-db", "--out", str(tmp_path), *options], env=environment)
     assert none.exit_code == 1
-    assert "the database has none" in none.output
+    assert "mature transactions with a label" in none.output
 
 
 def filled(database: MigratedDatabase) -> tuple[TransactionColumns, LabelColumns]:
