@@ -1,0 +1,333 @@
+"""How often the watch for drift wakes somebody for nothing, how soon it finds drift, and what it costs, beside peers.
+
+Streams are worlds of the simulator (5,000 cardholders, about 350 transactions an hour) and random halves of the
+Handbook's cardholders (about 200 an hour), one for each seed, see `drift_streams`. False alarms are hours with a
+verdict of drift among 336 in which nothing was ordered to change; seasons, salary days and incidents of fraud go on as
+they do. Delay counts from the hour from which all amounts are multiplied, any hour of the day, to the end of the hour
+whose verdict is drift.
+
+A new pattern of fraud (gift cards, as many as all other frauds) begins on a day; its labels count as mature 30 days
+later, as the truth says. Delay counts from the end of the first matured hour.
+
+Peers see the same features in the same hours with their own defaults: Evidently's drift preset, and NannyML's
+univariate calculator with its default methods and thresholds, fitted on the reference, a chunk an hour. Evidently takes
+seconds a window, so it sees some of them. NannyML pins a browser that it does not need here, so it is installed into an
+environment of its own without that (`build/bench`); where that fails, it is left out and the note says why.
+
+`python -m benchmarks.bench_drift --seeds N` takes fewer seeds than 20.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import xgboost
+from numpy.typing import NDArray
+
+from benchmarks.drift_streams import (
+    END,
+    HOURS_PER_DAY,
+    JUDGED,
+    LEARNT,
+    REFERENCE,
+    Stream,
+    Watch,
+    handbook,
+    reference_of,
+    simulated,
+)
+from benchmarks.report import Report
+from shared.domain.bundle_reference import SCORE, Reference, histogram_of
+from shared.domain.drift_counts import DecidedRows, hour_counts
+from shared.domain.drift_performance import (
+    MaturedRows,
+    PerformancePolicy,
+    declines,
+    figures,
+)
+from shared.domain.drift_policy import Clusters, Watched, measure
+from shared.domain.feature_view import CARD_V1
+from shared.domain.pipeline import Cause
+from simulator.changes import NewPattern, Span
+from simulator.config import WorldConfig
+
+SEEDS: Final = 20
+FACTORS: Final = (1.5, 1.2)
+WITHIN_H: Final = {1.5: 3, 1.2: 24}
+QUIET_HOURS: Final = (END - JUDGED) * HOURS_PER_DAY
+PEER_QUIET: Final = 6
+"""Quiet hours that Evidently sees, one in 56."""
+
+SCALE_ROWS: Final = 1_000_000
+SCALE_FEATURES: Final = 30
+PIECE: Final = 20_000
+
+PERFORMANCE_DAYS: Final = 160
+CHANGED: Final = 120
+"""Days of the worlds with a new pattern, and the day on which it begins."""
+
+NANNYML: Final = Path("build/bench/nannyml")
+
+type Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the watch did on one stream.
+
+    Attributes:
+        false_hours: Quiet hours with a verdict of drift.
+        delays: By factor, hours until drift was found; None if it was not within a day and a half.
+    """
+
+    false_hours: int
+    delays: dict[float, int | None]
+
+
+def fitted(stream: Stream, days: tuple[int, int]) -> xgboost.Booster:
+    """A model like the product's, learnt from the truth of some days."""
+    first, last = (day * HOURS_PER_DAY for day in days)
+    rows = np.flatnonzero((stream.hour >= first) & (stream.hour < last))
+    settings = {"objective": "binary:logistic", "max_depth": 4, "eta": 0.1, "nthread": 1, "tree_method": "hist"}
+    return xgboost.train(settings, xgboost.DMatrix(stream.vectors[rows], stream.is_fraud[rows], nthread=1), 60)
+
+
+def scored(booster: xgboost.Booster, stream: Stream) -> NDArray[np.float32]:
+    """Its outputs."""
+    booster.set_param({"nthread": 1})
+    found: NDArray[np.float32] = booster.inplace_predict(stream.vectors).astype(np.float32)
+    return found
+
+
+def made(kind: str, seed: int) -> Stream:
+    """The stream of a seed."""
+    return simulated(seed) if kind == "simulator" else handbook(seed)[0]
+
+
+def watched(kind: str, seed: int) -> Outcome:
+    """One stream: quiet, and with each drift."""
+    stream = made(kind, seed)
+    booster = fitted(stream, (30, REFERENCE[0]))
+    raw = scored(booster, stream)
+    watch = Watch(Watched(reference_of(stream, raw), CARD_V1))
+    hours = [day * HOURS_PER_DAY for day in (LEARNT, JUDGED, END)]
+    for _ in watch.run(stream, raw, range(hours[0], hours[1]), learning=True):
+        pass
+    start = hours[1] + int(np.random.default_rng(seed).integers(1, HOURS_PER_DAY))
+    false_hours, before = 0, watch
+    for hour, found in watch.run(stream, raw, range(hours[1], hours[2])):
+        false_hours += bool(found)
+        if hour == start - 1:
+            before = watch.copy()
+    delays: dict[float, int | None] = {}
+    for factor in FACTORS:
+        drifted = stream.with_amounts(factor, start)
+        run = before.copy().run(drifted, scored(booster, drifted), range(start, start + 36))
+        delays[factor] = next((hour - start + 1 for hour, found in run if found), None)
+    return Outcome(false_hours, delays)
+
+
+def performance(seed: int, *, changed: bool) -> tuple[int, int | None]:
+    """Concept drift on matured labels, hour by hour: false alarms before a change, hours until it was found.
+
+    The bundle's own figures come from the days of its test, as a manifest would have them.
+    """
+    begins = WorldConfig().first_date + timedelta(days=CHANGED)
+    changes = (NewPattern(Span(begins), 1.0),) if changed else ()
+    stream = simulated(seed, days=CHANGED + 8, changes=changes)
+    booster = fitted(stream, (30, 76))
+    raw = scored(booster, stream).astype(np.float64)
+    columns = stream.columns
+
+    def rows(first: int, last: int) -> MaturedRows:
+        inside = np.flatnonzero((stream.hour >= first) & (stream.hour < last))
+        return MaturedRows(raw[inside], stream.is_fraud[inside], columns.customer[inside], columns.terminal[inside])
+
+    test = rows(76 * HOURS_PER_DAY, 104 * HOURS_PER_DAY)
+    threshold = best_threshold(test)
+    own = figures(test, threshold)
+    false_hours = 0
+    for hour in range(106 * HOURS_PER_DAY, (CHANGED + 7) * HOURS_PER_DAY):
+        spans = [(hour + 1 - days * HOURS_PER_DAY, hour + 1) for days in (1, 7)]
+        found = [
+            one
+            for span in spans
+            for one in declines(PerformancePolicy(), own, figures(rows(*span), threshold))
+            if one.cause is Cause.CONCEPT_DRIFT
+        ]
+        if found and hour >= CHANGED * HOURS_PER_DAY and changed:
+            return false_hours, hour + 1 - CHANGED * HOURS_PER_DAY
+        false_hours += bool(found)
+    return false_hours, None
+
+
+def best_threshold(rows: MaturedRows) -> float:
+    """The score whose decisions have the best harmonic mean of precision and recall."""
+    order = np.argsort(-rows.score)
+    found = np.cumsum(rows.is_fraud[order])
+    harmonic = 2 * found / (np.arange(1, len(order) + 1) + rows.is_fraud.sum())
+    return float(rows.score[order[int(np.argmax(harmonic))]])
+
+
+def scale() -> tuple[float, float]:
+    """CPU seconds and peak resident MB of counting and measuring an hour of a million rows of thirty features."""
+    rng = np.random.default_rng(1)
+    known = rng.lognormal(3, 1, (PIECE, SCALE_FEATURES)).astype(np.float32)
+    names = CARD_V1.names + tuple(f"more_{place}" for place in range(SCALE_FEATURES - len(CARD_V1.names)))
+    time_us = np.arange(PIECE, dtype=np.int64) * 1_000_000
+    histograms = {name: histogram_of(known[:, place], time_us) for place, name in enumerate(names)}
+    histograms[SCORE] = histogram_of(known[:, 0], time_us)
+    reference = Reference(0, 1, histograms)
+
+    def pieces() -> Iterator[DecidedRows]:
+        for _ in range(SCALE_ROWS // PIECE):
+            yield DecidedRows(
+                time_us, known, known[:, 0], np.zeros(PIECE), np.zeros(PIECE, np.int8), np.ones(PIECE, np.bool_)
+            )
+
+    started = time.process_time()
+    hour = hour_counts(reference, names, 0, pieces())
+    measure(Watched(reference, CARD_V1), [hour], Clusters(SCALE_ROWS, SCALE_ROWS * 2, SCALE_ROWS * 9), {}, 1)
+    seconds = time.process_time() - started
+    if hour.n_rows != SCALE_ROWS:
+        raise RuntimeError(f"{hour.n_rows} rows were counted")
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def add_watch(report: Report, kind: str, seeds: int, pool: ProcessPoolExecutor) -> None:
+    """False alarms and delays on one kind of stream."""
+    outcomes = list(pool.map(partial(watched, kind), range(1, seeds + 1)))
+    false = [one.false_hours for one in outcomes]
+    note = f"{seeds} seeds; hours of each: {', '.join(map(str, false))}"
+    report.add(f"{kind}: false alarms", sum(false) / len(false), "per 336 quiet h", aim=1, better="lower", note=note)
+    for factor in FACTORS:
+        delays = [one.delays[factor] for one in outcomes]
+        known = [one for one in delays if one is not None]
+        within = sum(one <= WITHIN_H[factor] for one in known)
+        note = f"of each seed: {', '.join('none' if one is None else str(one) for one in delays)}"
+        name = f"{kind}: amounts x{factor} found within {WITHIN_H[factor]} h"
+        report.add(name, within / len(delays), "of seeds", aim=1, note=note)
+        report.add(f"{kind}: amounts x{factor}, median delay", float(np.median(known)) if known else np.nan, "h")
+
+
+def add_performance(report: Report, seeds: int, pool: ProcessPoolExecutor) -> None:
+    """Concept drift by a new pattern."""
+    outcomes = list(pool.map(partial(performance, changed=True), range(1, seeds + 1)))
+    delays = [one for _, one in outcomes]
+    within = sum(one is not None and one <= HOURS_PER_DAY for one in delays)
+    note = f"hours from the first matured one, of each seed: {', '.join(map(str, delays))}"
+    report.add("a new pattern found within 24 h of its labels' maturity", within / seeds, "of seeds", aim=1, note=note)
+    false = [one for one, _ in outcomes]
+    note = f"14 days before it, {seeds} seeds: {', '.join(map(str, false))}"
+    report.add("concept drift: false alarms", sum(false) / seeds, "per 336 quiet h", aim=1, better="lower", note=note)
+
+
+def add_peers(report: Report, seed: int) -> None:
+    """Evidently and NannyML on one stream of the simulator, quiet and with amounts times 1.5."""
+    stream = made("simulator", seed)
+    start = JUDGED * HOURS_PER_DAY + 12
+    drifted = stream.with_amounts(1.5, start)
+    edges = [day * HOURS_PER_DAY for day in REFERENCE]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {}
+        parts: tuple[tuple[str, Stream, int, int], ...] = (
+            ("reference", stream, edges[0], edges[1]),
+            ("quiet", stream, JUDGED * HOURS_PER_DAY, END * HOURS_PER_DAY),
+            ("drifted", drifted, start, start + 6),
+        )
+        for name, one, first, last in parts:
+            inside = (one.hour >= first) & (one.hour < last)
+            files[name] = f"{folder}/{name}.npz"
+            np.savez(files[name], vectors=one.vectors[inside], hour=one.hour[inside])
+        for title, python, code in (
+            ("Evidently 0.7.23", sys.executable, "evidently"),
+            ("NannyML", str(_nannyml() or ""), "nannyml"),
+        ):
+            if not python:
+                report.add(f"{title}: left out", 0, "", note="it could not be installed; see build/bench/nannyml.log")
+                continue
+            done = subprocess.run(
+                [python, str(Path(__file__).with_name("drift_peers.py")), code, folder, str(PEER_QUIET)],
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=900,
+                env={**os.environ, "PYTHONWARNINGS": "ignore", "NML_DISABLE_USAGE_LOGGING": "1"},
+            )
+            if done.returncode:
+                report.add(f"{title}: left out", 0, "", note=done.stderr.strip().splitlines()[-1][:200])
+                continue
+            found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+            seen = f"{found['quiet_seen']} quiet hours seen"
+            report.add(f"{title}: any feature drifts", found["any"] * QUIET_HOURS, "per 336 quiet h", note=seen)
+            report.add(
+                f"{title}: half of the features drift", found["half"] * QUIET_HOURS, "per 336 quiet h", note=seen
+            )
+            delay = found["delay_any"], found["delay_half"]
+            note = f"first hour of six with any feature, with half of them: {delay[0]}, {delay[1]}"
+            report.add(f"{title}: amounts x1.5, hour found", delay[1] or np.nan, "h", note=note)
+            report.add(f"{title}: CPU", found["cpu_s"], "s per window")
+            report.add(f"{title}: peak memory", found["peak_mb"], "MB")
+
+
+def _nannyml() -> Path | None:
+    """The Python of an environment with NannyML, made if there is none; None if that fails."""
+    python = NANNYML / "bin" / "python"
+    if (
+        python.exists()
+        and subprocess.run([python, "-c", "import nannyml"], capture_output=True, check=False).returncode == 0
+    ):
+        return python
+    uv = Path(sys.executable).with_name("uv")
+    overrides = NANNYML.with_name("nannyml-overrides.txt")
+    overrides.parent.mkdir(parents=True, exist_ok=True)
+    overrides.write_text('kaleido ; python_version < "3"\n', encoding="utf-8")
+    steps: Sequence[Sequence[str | Path]] = (
+        [uv, "venv", "--clear", "--python", sys.executable, NANNYML],
+        [uv, "pip", "install", "--python", python, "--override", overrides, "nannyml"],
+    )
+    with NANNYML.with_name("nannyml.log").open("w", encoding="utf-8") as log:
+        for step in steps:
+            if subprocess.run(step, stdout=log, stderr=log, check=False, timeout=600).returncode:
+                return None
+    return python
+
+
+def run(seeds: int = SEEDS) -> Report:
+    """The figures."""
+    report = Report("drift")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as alone:
+        seconds, peak_mb = alone.submit(scale).result()
+    report.add("1 M rows of 30 features counted and measured", seconds, "CPU s", aim=2, better="lower")
+    report.add(
+        "peak memory of that", peak_mb, "MB", aim=300, better="lower", note="libraries of this benchmark included"
+    )
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        for kind in ("simulator", "handbook"):
+            add_watch(report, kind, seeds, pool)
+        add_performance(report, seeds, pool)
+    add_peers(report, 1)
+    return report
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    run(parser.parse_args().seeds).finish()
