@@ -75,7 +75,7 @@ class MlflowRegistry:
             return (
                 run is not None
                 and run.info.status == "FINISHED"
-                and (made_up or run.data.tags[RUN_TAG] == record.run_id)
+                and (made_up or run.data.tags.get(RUN_TAG) == record.run_id)
             )
 
     def write(self, record: RunRecord, bundle: Mapping[str, bytes], plots: Mapping[str, bytes]) -> None:
