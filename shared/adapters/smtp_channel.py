@@ -30,6 +30,10 @@ TIMEOUT_S: Final = 10.0
 """For connecting, and for the whole exchange after it."""
 
 
+LOGIN_WANTED: Final = 530
+"""A server's answer to whoever has not logged in (RFC 4954, 6)."""
+
+
 class SmtpTls(StrEnum):
     """How the connection to the server is protected."""
 
@@ -147,7 +151,7 @@ class SmtpChannel:
         letter = mail(notice, self._sender, self._recipients)
         try:
             refused = self._deliver(letter)
-        except (smtplib.SMTPException, OSError, ValueError) as error:
+        except (smtplib.SMTPException, OSError) as error:
             raise meaning(error) from error
         if refused:
             # The others have it; sending again would tell them twice.
@@ -193,17 +197,18 @@ def _expect(code: int, reply: tuple[int, bytes]) -> None:
 def meaning(error: Exception) -> TollgateError:
     """What an error of the mail library stands for.
 
-    A refused login passes: notices wait until somebody mends the password. So does a server that offers no encryption.
+    Only what a server says of the sender, all recipients or the text is refused for good. A refused login passes:
+    notices wait until somebody mends the password. So does a server that offers no encryption, or talks rubbish.
     """
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         codes = {code for code, _ in error.recipients.values()}
         if codes and all(500 <= code < 600 for code in codes):
             return BrokenInvariant(f"the mail server refuses all recipients ({min(codes)})")
         return Transient("the mail server takes no recipient now")
-    if isinstance(error, smtplib.SMTPAuthenticationError):
-        return Transient("the mail server refuses the login")
-    if isinstance(error, smtplib.SMTPResponseException):
-        if 500 <= error.smtp_code < 600 and not isinstance(error, (smtplib.SMTPConnectError, smtplib.SMTPHeloError)):
+    if isinstance(error, (smtplib.SMTPSenderRefused, smtplib.SMTPDataError)):
+        if 500 <= error.smtp_code < 600 and error.smtp_code != LOGIN_WANTED:
             return BrokenInvariant(f"the mail server refused with {error.smtp_code}")
         return Transient(f"the mail server answered {error.smtp_code}")
+    if isinstance(error, smtplib.SMTPAuthenticationError):
+        return Transient("the mail server refuses the login")
     return Transient(f"the mail server does not answer ({type(error).__name__})")

@@ -121,17 +121,19 @@ class Notifying:
         attempts: SimpleQueue[_Attempt] = SimpleQueue()
         until_s = self.monotonic_s() + self.round_s
         rounds: dict[str, ChannelRound] = {}
-        expected = 0
+        work: list[tuple[Channel, Sequence[ClaimedNotice]]] = []
+        # All are claimed before one is sent: a store that goes away in between makes nobody be told twice.
         for channel in self.channels:
             claim = self.store.claim(channel.name, self.clock.now_us(), self.rules)
             rounds[channel.name] = ChannelRound(failed=len(claim.given_up), withheld=claim.withheld)
             for title in claim.given_up:
                 _log.error("a notice was given up in %s: %s", channel.name, title)
-            expected += len(claim.taken)
             if claim.taken:
-                # A daemon: a process that ends does not wait for somebody's server.
-                Thread(target=self._serve, args=(channel, claim.taken, until_s, attempts), daemon=True).start()
-        self._note_all(attempts, expected, until_s + self.grace_s, rounds)
+                work.append((channel, claim.taken))
+        for channel, taken in work:
+            # A daemon: a process that ends does not wait for somebody's server.
+            Thread(target=self._serve, args=(channel, taken, until_s, attempts), daemon=True).start()
+        self._note_all(attempts, sum(len(taken) for _, taken in work), until_s + self.grace_s, rounds)
         return rounds
 
     def _serve(
@@ -140,8 +142,9 @@ class Notifying:
         """Send the notices of one channel until it fails or the round is over."""
         fault: TollgateError | None = None
         for claimed in taken:
-            if isinstance(fault, Transient) or self.monotonic_s() >= until_s:
-                attempts.put(_Attempt(channel.name, claimed, fault, tried=False))
+            failing = fault if isinstance(fault, Transient) else None
+            if failing or self.monotonic_s() >= until_s:
+                attempts.put(_Attempt(channel.name, claimed, failing, tried=False))
                 continue
             fault = _send(channel, replace(claimed.notice, link=self.links.of(claimed.notice.link)))
             attempts.put(_Attempt(channel.name, claimed, fault))

@@ -76,6 +76,7 @@ class Mood(Enum):
     BREAKS_OFF = auto()  # after the body, before saying whether it took it
     NO_GOODBYE = auto()  # took it, then breaks off
     GARBAGE = auto()
+    BABBLES = auto()  # a line that is longer than any may be
     DRIPS = auto()  # a line that never ends, a byte now and then
     PLAIN = auto()  # offers no encryption
 
@@ -117,6 +118,9 @@ class MailServer:
 
         if self.mood is Mood.GARBAGE:
             stream.write(bytes(range(256)) * 8 + b"\r\n")
+            return
+        if self.mood is Mood.BABBLES:
+            stream.write(b"220 " + b"x" * 20_000 + b"\r\n")
             return
         if self.mood is Mood.DRIPS:
             for _ in range(200):

@@ -101,6 +101,7 @@ def test_a_repeat_is_known_by_its_message_id() -> None:
         (Mood.GREY, Transient),
         (Mood.BREAKS_OFF, Transient),
         (Mood.GARBAGE, Transient),
+        (Mood.BABBLES, Transient),
         (Mood.DRIPS, Transient),
         (Mood.REFUSES_ALL, BrokenInvariant),
         (Mood.REFUSES_BODY, BrokenInvariant),
@@ -112,6 +113,11 @@ def test_how_a_mail_server_fails_says_whether_to_come_again(mood: Mood, fault: t
         mailing(server).send(NOTICE)
     assert time.monotonic() - started < 3  # a server that drips is cut off after a second
     assert not server.letters
+
+
+def test_a_mail_waits_where_a_login_is_wanted() -> None:
+    with mail_server(login=("user", "geheim")) as server, pytest.raises(Transient, match="530"):
+        SmtpChannel(SmtpServer(HOST, server.port, SmtpTls.NONE), "a@example.test", ("b@example.test",)).send(NOTICE)
 
 
 @pytest.mark.parametrize("mood", [Mood.REFUSES_SECOND, Mood.NO_GOODBYE])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared.domain.errors import BrokenInvariant, Overloaded, Transient
 from shared.domain.instants import US_PER_HOUR, US_PER_MINUTE, US_PER_SECOND
 from shared.domain.pipeline import Notice, Severity
-from shared.ports.notifying import PAGE, Channel, ClaimedNotice, ClaimRules, NoticeStatus
+from shared.ports.notifying import PAGE, Channel, Claim, ClaimedNotice, ClaimRules, NoticeStatus
 from shared.services.notifying import LONGEST_REQUEST_US, Links, Notifying
 from shared.services.notifying_limits import FIRST_WAIT_US, LONGEST_WAIT_US, admit, wait_us
 from shared.services.notifying_text import MAX_LINES, evidence_lines
@@ -180,6 +180,30 @@ def test_what_was_sent_and_not_noted_is_sent_again_and_the_rest_is_not() -> None
     clock.time_us += ClaimRules().lease_us
     notifying.send_waiting()
     assert mail.keys == ["a", "b", "c", "a"]
+
+
+@dataclass
+class Vanishing(FakeNotices):
+    """Cannot be reached when the second channel's notices are to be claimed, once."""
+
+    claims: int = 0
+
+    def claim(self, channel: str, now_us: int, rules: ClaimRules) -> Claim:
+        self.claims += 1
+        if self.claims == 2:
+            raise Transient("the database is away")
+        return super().claim(channel, now_us, rules)
+
+
+def test_nothing_is_sent_unless_everything_could_be_claimed() -> None:
+    mail, slack, store, clock = FakeChannel(), FakeChannel("slack"), Vanishing(), FakeClock()
+    store.put(notice("a"))
+    notifying = Notifying(store, (mail, slack), clock, lambda: 0.0)
+    with pytest.raises(Transient):
+        notifying.send_waiting()
+    clock.time_us += ClaimRules().lease_us
+    notifying.send_waiting()
+    assert (mail.keys, slack.keys) == (["a"], ["a"])
 
 
 def test_a_dead_channel_is_tried_ever_less_often_and_then_given_up(caplog: pytest.LogCaptureFixture) -> None:
