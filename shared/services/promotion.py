@@ -218,8 +218,8 @@ def _opened(
     except BrokenInvariant as error:
         findings.add(CheckName.OPENS, False, required, str(error))
         return None
-    n_bytes = sum(len(data) for data in files.values())
+    n_bytes, version = sum(len(data) for data in files.values()), bundle.manifest.format_version
     findings.add(
-        CheckName.OPENS, True, required, f"{len(files)} files, {n_bytes:,} bytes, format 1, {bundle.view.name}"
+        CheckName.OPENS, True, required, f"{len(files)} files, {n_bytes:,} bytes, format {version}, {bundle.view.name}"
     )
     return bundle
