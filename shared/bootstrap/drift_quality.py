@@ -56,7 +56,7 @@ def quality_parts(where: PostgresConnection, clock: Clock, runs: TimedRuns) -> Q
         )
         from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
-        # A week of decisions beside their labels, sorted by nobody: minutes where there are millions.
+        # A week of decisions beside their labels: minutes where there are millions.
         with closing(PostgresSession(where, "drift-performance", {"statement_timeout": "600s"})) as session:
             return PerformanceCheck(PostgresDecidedWindows(session), PostgresPerformanceLog(session), clock).check_due()
 

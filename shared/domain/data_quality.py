@@ -221,7 +221,7 @@ class LevelRule:
         why: What it means when it fails, in one sentence.
         low: The least part of the norm that is in order; 0 for none.
         high: The greatest multiple of the norm that is in order.
-        broken_below: At this part of the norm or less the feed is broken; 0 never.
+        broken_below: At this part of the norm or less the feed is broken; below 0 never.
         broken_above: At this multiple of the norm or more the feed is broken.
         hours: Windows that are added up, this one the last.
         subject: What an announced change would be of; empty if it is no excuse.
