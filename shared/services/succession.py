@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Pointer, Role
-from shared.domain.errors import Conflict, InvalidInput, NotFound, Transient
+from shared.domain.errors import BrokenInvariant, InvalidInput, NotFound, Transient
 from shared.domain.promotion import Acceptance, Verdict, read_verdict, verdict_digest, write_verdict
 from shared.ports.clock import Clock
 from shared.ports.models import BundleStore
@@ -221,7 +221,7 @@ class Succession:
         verdict = _kept(read_verdict(document), run_id, decided_at_us)
         try:
             self._register(self._opened(verdict.challenger))
-        except (InvalidInput, Conflict):
+        except (InvalidInput, BrokenInvariant):
             _log.warning("a judged model cannot be registered", extra={"bundle_digest": verdict.challenger})
         self._promotions.keep(verdict)
         return verdict

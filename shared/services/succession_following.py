@@ -46,7 +46,7 @@ def follow(store: BundleStore, promotions: Promotions, records: RunRecords | Non
 
 def known_model(digest: str, manifest: Manifest, now_us: int) -> KnownModel:
     """A model as it is registered, from what its bundle says of itself."""
-    spans = manifest.spans.values()
+    learnt = [span for name, span in manifest.spans.items() if name != "test"] or list(manifest.spans.values())
     return KnownModel(
         digest=digest,
         name=manifest.name,
@@ -54,8 +54,8 @@ def known_model(digest: str, manifest: Manifest, now_us: int) -> KnownModel:
         view=manifest.view,
         status=ModelStatus.CANDIDATE,
         metrics={metric.name: (metric.value, metric.low, metric.high) for metric in manifest.metrics},
-        trained_from_us=min(span.start_us for span in spans),
-        trained_until_us=max(span.end_us for span in spans),
+        trained_from_us=min(span.start_us for span in learnt),
+        trained_until_us=max(span.end_us for span in learnt),
         registered_at_us=now_us,
     )
 
@@ -103,7 +103,7 @@ class _Following:
         return len(rows)
 
     def _adopt(self, role: Role) -> int:
-        """Enter the states that the account lacks, those of other roles as they are."""
+        """Enter the states that the account lacks."""
         heads = self.promotions.heads()
         numbers = {one: heads[one].pointer.number if one in heads else 0 for one in Role}
         states = [state for state in self.store.history(role) if state.number > numbers[role]]
@@ -114,6 +114,10 @@ class _Following:
                 _log.warning("a model that is pointed to cannot be registered", extra={"bundle_digest": digest})
         self.promotions.append([Change(state, Action.ADOPT) for state in states], numbers)
         for state in states:
+            _log.warning(
+                "a pointer was set without the account",
+                extra={"role": role.value, "bundle_digest": state.digest, "number": state.number},
+            )
             self._queue(state)
         return len(states)
 

@@ -7,29 +7,44 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import azure.functions as func
 import psycopg
 import pytest
 from azure.storage.blob import BlobServiceClient
 from typer.testing import CliRunner
 
 from shared.adapters.blob_bundles import BlobBundles
+from shared.adapters.postgres import PostgresConnection
 from shared.adapters.schema.grants import Role as Group
+from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.retrain_shadow import shadow_parts
+from shared.bootstrap.succession import succession_of
 from shared.domain.bundle_manifest import canonical_json
 from shared.domain.bundle_pointer import Role
 from shared.domain.promotion import Check, CheckName, GateRules, Verdict, write_verdict
+from shared.entrypoints.shadow_timers import ShadowParts, score
 from tests.conftest import MigratedDatabase
 from tests.fakes.bundles import golden_files
 from twin.cli import app
 
+
+class Timer(func.TimerRequest):
+    """A firing on time."""
+
+    past_due = False
+
+
 PROGRAM: Final = """
-import os, signal, sys, time
+import os, signal
 from twin.models import throne_of
 with throne_of() as (throne, store):
+    store.point = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     {statement}
 """
 
@@ -45,7 +60,9 @@ class Desk:
     """Somebody at a terminal, in front of a deployment."""
 
     environment: dict[str, str]
+    where: PostgresConnection
     store: BlobBundles
+    timer: ShadowParts
 
     def run(self, *arguments: str, code: int = 0) -> str:
         done = CliRunner().invoke(app, arguments, env={**os.environ, **self.environment, "COLUMNS": "200"})
@@ -53,24 +70,24 @@ class Desk:
         return done.output
 
     def judge(self, digest: str, champion: str | None, *, passed: bool = True) -> None:
-        """Enter a verdict, as the retrain app does, in a process of its own."""
+        """Enter a verdict, as the retrain app does."""
         recall = Check(CheckName.RECALL, 0.5, None, "at least 0.8", passed, "as found")
         checks = (Check(CheckName.OPENS, None, None, "all", True, "it opens"), recall)
-        document = write_verdict(Verdict(digest, champion, "golden", 1, GateRules(), None, checks)).decode()
-        self.python("throne.judged(sys.argv[1].encode(), None, time.time_ns() // 1000)", document)
+        verdict = Verdict(digest, champion, "golden", 1, GateRules(), None, checks)
+        with succession_of(self.where, self.store, SystemClock(), "test") as throne:
+            throne.judged(write_verdict(verdict), None, time.time_ns() // 1000)
 
-    def python(self, statement: str, *arguments: str, dies: bool = False) -> None:
-        """Run a statement with the throne in a process of its own; `dies` expects that it is killed."""
-        program = PROGRAM.format(statement=statement)
+    def die(self, statement: str) -> None:
+        """Run a statement with the throne in a process of its own, which it kills before a pointer is written."""
         done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
+            [sys.executable, "-c", PROGRAM.format(statement=statement)],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
-        assert done.returncode == (-signal.SIGKILL if dies else 0), done.stderr
+        assert done.returncode == -signal.SIGKILL, done.stderr
 
     def champion(self) -> str | None:
         return self.store.pointer(Role.CHAMPION).digest
@@ -90,7 +107,8 @@ def desk(migrated_database: MigratedDatabase, storage: str) -> Iterator[Desk]:
             "DATA_STORAGE": storage,
             "MODELS_CONTAINER": name,
         }
-        yield Desk(environment, BlobBundles(container))
+        where = migrated_database.role_connection(Group.RETRAIN)
+        yield Desk(environment, where, BlobBundles(container), shadow_parts(service, name, where, SystemClock(), ""))
         container.delete_container()
 
 
@@ -143,22 +161,21 @@ def test_what_cannot_be_reached_is_told(desk: Desk) -> None:
     assert "cannot" in desk.run("models", "list", code=2)
 
 
-@pytest.mark.parametrize("next_one", ["reconcile", "rollback"])
+@pytest.mark.parametrize("next_one", ["timer", "rollback"])
 def test_a_writer_that_is_killed_between_account_and_pointer_is_followed(desk: Desk, next_one: str) -> None:
     first, second = (desk.store.put(files(version)) for version in (1, 2))
     desk.run("promote", first, "--accept", "the first")
     desk.judge(second, first)
-    kill = "store.point = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-    desk.python(f"{kill}; throne.promote({second!r}, author='ada', reason='it is better')", dies=True)
+    desk.die(f"throne.promote({second!r}, author='ada', reason='it is better')")
     assert desk.champion() == first
     history = [json.loads(line) for line in desk.run("models", "history", "--json").splitlines()]
     assert [one["digest"] for one in history] == [first, second]
-    if next_one == "reconcile":
-        desk.python("throne.reconcile()")
+    if next_one == "timer":
+        score(Timer(), desk.timer)
         assert desk.champion() == second
     else:
         desk.run("models", "rollback", "--reason", "no")
         assert desk.champion() == first
     numbers = [state.number for state in desk.store.history(Role.CHAMPION)]
     assert numbers == list(range(1, len(numbers) + 1))
-    assert len(numbers) == (2 if next_one == "reconcile" else 3)
+    assert len(numbers) == (2 if next_one == "timer" else 3)

@@ -32,6 +32,7 @@ from tests.integration.score_app import Models, ScoreApp, fields, login, running
 
 WITHIN_S: Final = 5.0
 CLIENTS: Final = 8
+IN_A_ROW: Final = 200
 ROUNDS: Final = int(os.environ.get("SUCCESSION_ROUNDS", "1"))
 
 
@@ -47,12 +48,18 @@ class Load:
     answers: list[tuple[float, int, str]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
-    def first_and_last(self, since_s: float, digest: str) -> tuple[float, float]:
-        """Seconds from a moment to the first answer by a model, and to the last one by another that began after it."""
-        later = [answer for answer in self.answers if answer[0] >= since_s]
+    def first_and_last(self, since_s: float, until_s: float, digest: str) -> tuple[float, float]:
+        """Seconds from a change to the first answer by a model and the last one by another, until the next change."""
+        later = [answer for answer in self.answers if since_s <= answer[0] < until_s]
         first = min((at for at, _, by in later if by == digest), default=float("inf"))
         last = max((at for at, _, by in later if by != digest), default=since_s)
         return first - since_s, last - since_s
+
+    def await_only(self, digest: str) -> None:
+        """Wait until many answers in a row were by a model, or the time that it may take is over."""
+        deadline_s = time.monotonic() + WITHIN_S + 0.5
+        while time.monotonic() < deadline_s and {by for _, _, by in self.answers[-IN_A_ROW:]} != {digest}:
+            time.sleep(0.1)
 
 
 @contextmanager
@@ -141,20 +148,23 @@ def change_under_load(on: Stage, rounds: int) -> tuple[Load, list[Measured]]:
     champion = on.candidate("first")
     on.throne.accept(champion, author="ada", reason="the first model")
     on.until(champion)
-    measured = []
+    began: list[tuple[str, str, float]] = []
     with load(on.app) as found:
         time.sleep(0.5)
         for number in range(rounds):
             challenger = on.candidate(f"challenger-{number}")
             on.judge(challenger, champion)
-            for what, digest in (("promotion", challenger), ("rollback", champion)):
-                began = time.monotonic()
-                if what == "promotion":
-                    on.throne.promote(challenger, author="ada", reason="it is better")
-                else:
-                    on.throne.rollback(author="ada", reason="it is not")
-                time.sleep(WITHIN_S + 0.5)
-                measured.append(Measured(what, *found.first_and_last(began, digest)))
+            began.append(("promotion", challenger, time.monotonic()))
+            on.throne.promote(challenger, author="ada", reason="it is better")
+            found.await_only(challenger)
+            began.append(("rollback", champion, time.monotonic()))
+            on.throne.rollback(author="ada", reason="it is not")
+            found.await_only(champion)
+    ends = [*(at for _, _, at in began[1:]), time.monotonic()]
+    measured = [
+        Measured(what, *found.first_and_last(at, end, digest))
+        for (what, digest, at), end in zip(began, ends, strict=True)
+    ]
     return found, measured
 
 

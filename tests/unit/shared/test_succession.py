@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shared.adapters.file_bundles import FileBundles
 from shared.domain.bundle import bundle_digest
-from shared.domain.bundle_manifest import MANIFEST, MODEL
+from shared.domain.bundle_manifest import MANIFEST, MODEL, read_manifest
 from shared.domain.bundle_pointer import Pointed, Pointer, Role
 from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput, NotFound, TollgateError, Transient
 from shared.domain.promotion import Check, CheckName, GateRules, Verdict, read_verdict, write_verdict
@@ -406,3 +406,21 @@ def test_a_verdict_on_what_cannot_be_opened_is_kept_all_the_same(world: World) -
     kept = world.promotions.verdict(unknown)
     assert kept is not None
     assert not kept.passed
+
+
+def test_a_verdict_on_a_damaged_bundle_is_kept_all_the_same(world: World, tmp_path: Path) -> None:
+    model = next(tmp_path.rglob(f"*{digest(1)}*/{MODEL}"))
+    model.chmod(0o644)
+    model.write_bytes(b"x" + model.read_bytes()[1:])
+    world.throne.judged(verdict(digest(1), None, CheckName.OPENS), None, 5)
+    assert world.throne.verdict(digest(1)) is not None
+    assert not world.throne.models()
+
+
+def test_a_model_is_registered_with_what_it_learnt_from(world: World) -> None:
+    world.reign(1)
+    (model,) = world.throne.models()
+    spans = read_manifest(files(1)[MANIFEST]).spans
+    assert (model.trained_from_us, model.trained_until_us) == (spans["train"].start_us, spans["calibration"].end_us)
+    assert spans["test"].start_us >= model.trained_until_us
+    assert model.metrics["average_precision"][0] > 0
