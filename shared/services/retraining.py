@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from shared.domain.errors import InvalidInput, TollgateError
+from shared.domain.errors import Conflict, InvalidInput, NotFound, TollgateError
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR, US_PER_MINUTE, format_instant
 from shared.domain.labels import MATURITY_US
 from shared.domain.pipeline import (
@@ -208,22 +208,17 @@ class Retraining:
         try:
             outcome = self._work(run_id, now_us, lease)
             lease.check()
-        except InvalidInput as error:
-            # There is not enough history, or a rule of the data is broken: another try finds the same.
-            words = str(error)[:MAX_ERROR]
-            stores.log.end(run_id, RunStatus.SKIPPED, self._clock.now_us(), words, {})
-            self._dismiss(claimed, f"no training: {words}")
-            return words
         except Exception as error:
+            if isinstance(error, InvalidInput) and not isinstance(error, Conflict | NotFound):
+                return self._without_history(run, claimed, error)
             self._failed(run, claimed, error)
             raise
         ended_us = self._clock.now_us()
         details = {**outcome.details, TRAINED_UNTIL: outcome.trained_until_us, "outcome": outcome.summary}
         stores.log.end(run_id, RunStatus.DONE, ended_us, "", details)
-        for answered in unfinished:
-            stores.triggers.close(
-                answered.trigger_id, done=True, outcome=f"{outcome.summary} ({run_id})", now_us=ended_us
-            )
+        # A more urgent one may have been opened, and claimed, since they were looked at.
+        for number in sorted({claimed.trigger_id, *(kept.trigger_id for kept in unfinished)}):
+            stores.triggers.close(number, done=True, outcome=f"{outcome.summary} ({run_id})", now_us=ended_us)
         return outcome.summary
 
     def _take_over(self, now_us: int) -> None:
@@ -294,6 +289,13 @@ class Retraining:
             self._dismiss(claimed, f"gave up after {MAX_FAILURES} failed runs: {words}")
         else:
             self._stores.triggers.reopen(claimed.trigger_id)
+
+    def _without_history(self, run: Run, claimed: OpenTrigger, error: InvalidInput) -> str:
+        """Note that history does not do: there is too little of it, and another try would find the same."""
+        words = str(error)[:MAX_ERROR]
+        self._stores.log.end(run.run_id, RunStatus.SKIPPED, self._clock.now_us(), words, {})
+        self._dismiss(claimed, f"no training: {words}")
+        return words
 
     def _dismiss(self, kept: OpenTrigger, outcome: str) -> None:
         """Close a trigger that leads to nothing, and tell people."""

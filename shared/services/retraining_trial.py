@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.domain.bundle_pointer import Role
-from shared.domain.errors import InvalidInput
+from shared.domain.errors import Conflict, InvalidInput
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.pipeline import Notice, Severity
 from shared.ports.clock import Clock
@@ -95,6 +95,8 @@ class Trial:
             try:
                 self._succession.promote(digest, author=AUTHOR, reason=reason)
                 outcome = f"promoted: {reason}"
+            except Conflict:  # a role has changed this moment: the next look sees how
+                return ""
             except InvalidInput as error:  # the champion is another one than it was judged against
                 outcome = self._retire(f"cannot become champion: {error}")
         self._notices.put(

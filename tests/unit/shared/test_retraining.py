@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from shared.domain.errors import InvalidInput, TollgateError, Transient
+from shared.domain.errors import InvalidInput, NotFound, TollgateError, Transient
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR, US_PER_MINUTE
 from shared.domain.pipeline import Cause, Priority, Run, RunStatus, Trigger, slot_of
 from shared.services.retraining import (
@@ -283,6 +283,30 @@ def test_too_little_history_is_a_reason_and_no_failure(world: World) -> None:
     assert world.outcomes() == [(RunStatus.SKIPPED, "history must hold at least 10 frauds")]
     assert number in world.triggers.closed
     assert world.app().poll() == ""
+
+
+def test_a_champion_whose_bundle_is_gone_is_a_failure(world: World) -> None:
+    world.triggers.open(HIGH)
+    world.fault = NotFound("digest", "names no bundle")
+    with pytest.raises(NotFound):
+        world.app().poll()
+    assert world.outcomes() == [(RunStatus.FAILED, "digest names no bundle")]
+    assert len(world.triggers.unfinished()) == 1
+
+
+def test_a_more_urgent_trigger_that_came_in_between_is_answered_too(world: World) -> None:
+    world.triggers.open(HIGH)
+    count = world.data.count
+
+    def meanwhile(start_us: int, end_us: int, most: int) -> int:
+        world.triggers.open(IMMEDIATE)
+        return count(start_us, end_us, most)
+
+    world.data.count = meanwhile  # type: ignore[method-assign]  # drift speaks while the wait is looked at
+    world.app().poll()
+    assert world.runs()[0].details["cause"] == "concept drift"
+    assert not world.triggers.unfinished()
+    assert len(world.trained) == 1
 
 
 def test_of_an_error_that_nobody_classified_only_the_class_is_kept(world: World) -> None:

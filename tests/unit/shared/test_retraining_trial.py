@@ -11,6 +11,7 @@ import pytest
 from shared.adapters.file_bundles import FileBundles
 from shared.domain.bundle_manifest import canonical_json
 from shared.domain.bundle_pointer import Role
+from shared.domain.errors import Conflict
 from shared.domain.evaluation import Interval
 from shared.domain.instants import US_PER_HOUR
 from shared.domain.pipeline import Severity
@@ -124,3 +125,17 @@ def test_who_was_judged_against_another_champion_leaves(world: World) -> None:
     world.clock.time_us += RULES.least_us
     assert "judge again" in world.settle()
     assert (world.present(Role.CHAMPION), world.present(Role.CHALLENGER)) == (world.champion, None)
+
+
+def test_a_role_that_changes_at_this_moment_is_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.appoint()
+    world.clock.time_us += RULES.least_us
+
+    def beaten(*_: object, **__: object) -> None:
+        raise Conflict("role", "somebody was faster")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.succession, "promote", beaten)
+        assert world.settle() == ""
+    assert world.present(Role.CHALLENGER) == world.challenger
+    assert world.settle().startswith("promoted")
