@@ -64,11 +64,18 @@ ORDER BY subject, statistic, window_end_us - window_start_us, window_end_us DESC
 _TRIGGERS: Final = """
 SELECT cause, count(*) FROM tollgate.retraining_triggers WHERE status IN ('open', 'claimed') GROUP BY 1
 """
+# The size of the table is asked for in brackets: a volatile function is evaluated for every row otherwise. OFFSET keeps
+# the planner from joining with all transactions there are: it cannot know that the pages hold few labels.
 _LABELS: Final = """
 SELECT percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY (l.known_at_us - t.event_time_us) / 86400000000.0)
-FROM tollgate.feedback_labels l
-JOIN tollgate.transaction_ids t ON t.transaction_id = l.transaction_id AND t.event_time_us IS NOT NULL
-WHERE l.ctid >= format('(%%s,0)', greatest(pg_relation_size('tollgate.feedback_labels') / 8192 - 16, 0))::tid
+FROM (
+    SELECT transaction_id, known_at_us FROM tollgate.feedback_labels WHERE ctid >= (
+        SELECT format('(%%s,0)', greatest(pg_relation_size('tollgate.feedback_labels') / 8192 - 16, 0))::tid
+    ) LIMIT 2000
+) AS l
+JOIN LATERAL (
+    SELECT event_time_us FROM tollgate.transaction_ids AS ids WHERE ids.transaction_id = l.transaction_id OFFSET 0
+) AS t ON t.event_time_us IS NOT NULL
 """
 _QUALITY: Final = """
 SELECT DISTINCT ON (source, rule) source, rule, passed
