@@ -169,6 +169,11 @@ def test_what_was_done_is_told_with_rows_and_seconds(world: World) -> None:
     assert any(step.startswith("gate: ") for step in seconds)
     noted = {task for run_id, task, metric in world.log.metrics if (run_id, metric) == (RUN, "seconds")}
     assert noted == set(seconds)
+    ((start_us, end_us),) = world.data.asked
+    times = world.data.transactions.event_time_us
+    plan = plan_of(world.data.transactions)
+    assert end_us == int(times[times <= world.clock.time_us - plan.maturity_us].max()) + 1, "no more is read"
+    assert start_us < end_us - plan.length_us - 30 * US_PER_DAY, "features look back"
 
 
 def test_a_first_model_that_passes_becomes_champion(world: World) -> None:
@@ -189,22 +194,6 @@ def test_the_next_one_is_tried_first_or_promoted_at_once(world: World) -> None:
     assert again.details["champion"] == first
     assert again.details["version"] == 2
     assert world.bundles.pointer(Role.CHALLENGER).digest is None
-
-
-def test_the_same_history_gives_the_same_bundle(world: World, tmp_path: Path) -> None:
-    world.run(STRICT)
-    other = World(tmp_path / "other")
-    other.run(STRICT)
-    assert other.bundles.digests() == world.bundles.digests()
-
-
-def test_only_what_is_needed_is_read(world: World) -> None:
-    world.run(STRICT)
-    ((start_us, end_us),) = world.data.asked
-    times = world.data.transactions.event_time_us
-    plan = plan_of(world.data.transactions)
-    assert end_us == int(times[times <= world.clock.time_us - plan.maturity_us].max()) + 1
-    assert start_us < end_us - plan.length_us - 30 * US_PER_DAY
 
 
 def test_history_without_mature_labels_is_named(world: World) -> None:
