@@ -41,12 +41,13 @@ from shared.domain.tree_budget import TRAINING_DEPTH, TRAINING_TREES
 from shared.ports.models import BundleStore
 from shared.services.succession import Succession
 from shared.services.training import Trained, train
-from shared.services.training_publication import next_version, publish
+from shared.services.training_publication import next_version, publish, publish_first
 from twin.history import Layout, UnreadableFile, columns_of
 from twin.recorded_history import read_recorded
 from twin.services.settings import SettingsError, TwinSettings, login_of
 
 MODELS_CONTAINER: Final = "models"
+DATABASE: Final = "DATABASE"
 
 _NEEDED: Final = ("transaction_id", "customer_id", "terminal_id", "amount", "event_time", "fraud")
 _CENT_TOLERANCE: Final = 1e-6
@@ -84,10 +85,7 @@ def run(
         bool, typer.Option("--publish", help="Keep it in Blob storage, container `models`; the twin's by default.")
     ] = False,
     connection: Annotated[
-        str | None,
-        typer.Option(
-            "--connection", help="Name of the environment's storage connection to publish to; DATABASE must be set too."
-        ),
+        str | None, typer.Option("--connection", help="Name of the environment's storage connection to publish to.")
     ] = None,
     role: Annotated[Role, typer.Option("--role", help="The part that it plays from now on.")] = Role.CHAMPION,
     name: Annotated[str, typer.Option("--name", help="The model's name.")] = "card-fraud",
@@ -142,13 +140,15 @@ def run(
                 reason = f"{name} {version} trained on {source}"
                 word = {"author": "tollgate train", "reason": reason}
                 refused = ""
-                if throne is None:
-                    publish(store, made.files, role, clock=SystemClock(), **word)
-                else:
-                    try:
+                try:
+                    if out is not None:
+                        publish(store, made.files, role, clock=SystemClock(), **word)
+                    elif throne is None:
+                        publish_first(store, made.files, role, clock=SystemClock(), **word)
+                    else:
                         throne.install(made.files, role, **word)
-                    except InvalidInput as error:  # kept, but the part is another's
-                        refused = str(error)
+                except InvalidInput as error:  # kept, but the part is another's
+                    refused = str(error)
     except (TollgateError, UnreadableFile, SettingsError, ConnectionSettingError) as error:
         _fail(str(error))
     _show(history, made, time.monotonic() - began)
@@ -275,14 +275,15 @@ def _store(out: Path | None, connection: str | None) -> Iterator[BundleStore]:
 
 @contextmanager
 def _throne(out: Path | None, store: BundleStore, connection: str | None) -> Iterator[Succession | None]:
-    """What gives the bundle its part, in the twin's database or that of `DATABASE`; None for a folder."""
-    if out is not None:
+    """What gives the bundle its part, in the twin's database or that of `DATABASE`; None where there is none (yet)."""
+    is_named = any(key == DATABASE or key.startswith(f"{DATABASE}__") for key in os.environ)
+    if out is not None or (connection is not None and not is_named):
         yield None
         return
     from shared.adapters.postgres import parse_postgres  # noqa: PLC0415 - only those who publish need the driver
 
     dsn = None if connection else TwinSettings.read(os.environ).database_dsn(login_of("retrain"))
-    where = parse_postgres("DATABASE", os.environ if dsn is None else {"DATABASE": dsn})
+    where = parse_postgres(DATABASE, os.environ if dsn is None else {DATABASE: dsn})
     with succession_of(where, store, SystemClock(), "train") as throne:
         yield throne
 

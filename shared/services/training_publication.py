@@ -1,4 +1,7 @@
-"""The use case that publishes a bundle: keep it, then give it a part, unless somebody else was faster."""
+"""Bundles into a store without an account of promotions, such as a folder: keep one, give it a part.
+
+Where there is an account, `succession` gives parts; a pointer that was set here is entered there afterwards.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Mapping
 
 from shared.domain.bundle_manifest import read_manifest
 from shared.domain.bundle_pointer import Pointed, Pointer, Role
-from shared.domain.errors import BrokenInvariant
+from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.ports.clock import Clock
 from shared.ports.models import BundleStore
 
@@ -55,8 +58,26 @@ def publish(
     return give(store, digest, role, clock=clock, author=author, reason=reason)
 
 
+def publish_first(
+    store: BundleStore, files: Mapping[str, bytes], role: Role, *, clock: Clock, author: str, reason: str
+) -> Pointed:
+    """Keep a bundle and give it a part that nobody plays: for a deployment whose database is not there yet.
+
+    Raises:
+        InvalidInput: Another bundle plays the part; this one is kept without.
+        BrokenInvariant: The files are no bundle that this release would open.
+        Conflict: The role was given to another bundle meanwhile; this one is kept without a part.
+        Transient: The store cannot be reached now; publishing again is safe.
+    """
+    digest = store.put(files)
+    current = store.pointer(role).digest
+    if current not in (None, digest):
+        raise InvalidInput("role", f"{role} is {current[:12]} already; {digest} is kept without a part")
+    return give(store, digest, role, clock=clock, author=author, reason=reason)
+
+
 def give(store: BundleStore, digest: str | None, role: Role, *, clock: Clock, author: str, reason: str) -> Pointed:
-    """Give a part to a bundle of the store, or to nobody: promotion and rollback are this.
+    """Give a part to a bundle of the store, or to nobody.
 
     Raises:
         Conflict: The role was given to another bundle meanwhile.

@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pyarrow as pa  # type: ignore[import-untyped]  # the library has no types
 from azure.storage.blob import BlobServiceClient
 from pyarrow import parquet
@@ -18,6 +19,8 @@ from shared.adapters.onnx_scorer import OnnxScorer
 from shared.adapters.postgres_promotions import PostgresPromotions
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role as Group
+from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.succession import succession_of
 from shared.domain.bundle_pointer import Role
 from shared.ports.succession import Action, ModelStatus
 from tests.conftest import MigratedDatabase
@@ -25,9 +28,16 @@ from tests.fakes.bundles import history
 from twin.training import app
 
 
-def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
-    migrated_database: MigratedDatabase, storage: str, tmp_path: Path
-) -> None:
+def train(data: Path, where: dict[str, str], trees: int, *options: str) -> Result:
+    """Run the command; without a database in the environment but the one that is named."""
+    spans = ["--train-days", "20", "--calibration-days", "7", "--test-days", "7", "--name", "published"]
+    to = ["--publish", "--connection", "Storage", "--trees", str(trees)]
+    environment = {name: None for name in os.environ if name.startswith("DATABASE")} | where
+    return CliRunner().invoke(app, ["--data", str(data), *to, *spans, *options], env=environment)
+
+
+def own_file(folder: Path) -> Path:
+    """A history that can be learnt from, as a user would have it."""
     transactions, labels = history()
     columns = {
         "transaction_id": transactions.transaction_id.astype(np.str_),
@@ -37,8 +47,14 @@ def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
         "event_time": transactions.event_time_us.astype("datetime64[us]"),
         "fraud": labels.is_fraud,
     }
-    data = tmp_path / "own.parquet"
-    parquet.write_table(pa.table(columns), data)
+    parquet.write_table(pa.table(columns), folder / "own.parquet")
+    return folder / "own.parquet"
+
+
+def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
+    migrated_database: MigratedDatabase, storage: str, tmp_path: Path
+) -> None:
+    data = own_file(tmp_path)
     container_name = f"models-{uuid.uuid4().hex[:12]}"
     where = {
         "Storage": storage,
@@ -46,17 +62,12 @@ def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
         "MODELS_CONTAINER": container_name,
     }
 
-    def train(trees: int, *options: str) -> Result:
-        spans = ["--train-days", "20", "--calibration-days", "7", "--test-days", "7", "--name", "published"]
-        to = ["--publish", "--connection", "Storage", "--trees", str(trees)]
-        return CliRunner().invoke(app, ["--data", str(data), *to, *spans, *options], env={**os.environ, **where})
-
     session = PostgresSession(migrated_database.role_connection(Group.RETRAIN), "test")
     account = PostgresPromotions(session)
     with BlobServiceClient.from_connection_string(storage, retry_total=0) as service:
         store = BlobBundles(service.create_container(container_name))
         scorers = BundleScorers(store, OnnxScorer)
-        done = train(5)
+        done = train(data, where, 5)
         assert done.exit_code == 0, done.output
         assert scorers.refresh()
         first = scorers.current()
@@ -66,7 +77,7 @@ def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
         assert (change.action, change.pointer.author) == (Action.ACCEPT, "tollgate train")
         assert change.pointer == store.pointer(Role.CHAMPION).pointer
 
-        waits = train(6)
+        waits = train(data, where, 6)
         assert waits.exit_code == 1, waits.output
         assert "is kept as a candidate" in waits.output.replace("\n", " ")
         assert not scorers.refresh()
@@ -74,15 +85,31 @@ def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
         assert (second.version, second.status) == (2, ModelStatus.CANDIDATE)
         assert second.digest in store.digests()
 
-        tried = train(7, "--role", "shadow")
+        tried = train(data, where, 7, "--role", "shadow")
         assert tried.exit_code == 0, tried.output
         assert store.pointer(Role.SHADOW).digest not in (None, first.bundle_digest, second.digest)
     session.close()
 
 
-def test_publishing_elsewhere_needs_the_database_as_well(storage: str, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("DATABASE")}
-    options = ["--data", str(tmp_path / "none.parquet"), "--publish", "--connection", "Storage"]
-    done = CliRunner().invoke(app, options, env={**environment, "Storage": storage, "DATABASE": None})
-    assert done.exit_code == 1
-    assert "DATABASE" in done.output
+def test_before_there_is_a_database_a_first_model_is_published_and_adopted_later(
+    migrated_database: MigratedDatabase, storage: str, tmp_path: Path
+) -> None:
+    data, name = own_file(tmp_path), f"models-{uuid.uuid4().hex[:12]}"
+    where = {"Storage": storage, "MODELS_CONTAINER": name}
+    with BlobServiceClient.from_connection_string(storage, retry_total=0) as service:
+        store = BlobBundles(service.create_container(name))
+        done = train(data, where, 5)
+        assert done.exit_code == 0, done.output
+        first = store.pointer(Role.CHAMPION)
+        second = train(data, where, 6)
+        assert second.exit_code == 1
+        assert "is kept without a part" in second.output.replace("\n", " ")
+        assert store.pointer(Role.CHAMPION) == first
+        with psycopg.connect(migrated_database.dsn) as connection:
+            for table in ("promotions", "model_versions"):
+                connection.execute(f"DELETE FROM tollgate.{table}")
+        account = migrated_database.role_connection(Group.RETRAIN)
+        with succession_of(account, store, SystemClock(), "test") as throne:
+            throne.reconcile()
+            (change,) = throne.history()
+        assert (change.action, change.pointer) == (Action.ADOPT, first.pointer)
