@@ -46,7 +46,7 @@ from simulator.wire import Sending
 from twin import demo_drift
 from twin import demo_play as play
 from twin.demo_file import LIVE_DAYS, FileScene
-from twin.demo_scene import HISTORY_DAYS, Chapter, Scene, is_decided
+from twin.demo_scene import Chapter, Scene, is_decided
 from twin.history import UnreadableFile
 from twin.services import state_folder
 from twin.services.app_settings import write_own_settings
@@ -161,9 +161,9 @@ class _At:
 
 def _founded(settings: TwinSettings, scene: AnyScene, clock: Clock) -> tuple[Counter[str], dict[str, Any]]:
     """Take in history and publish a model that was trained on it; what was taken in, and the model's figures."""
-    _out.rule(f"2. {HISTORY_DAYS} days of history", align="left")
+    _out.rule(f"2. {scene.history_days} days of history", align="left")
     _out.print(f"  {scene.told}", soft_wrap=True)
-    with _progress("days", HISTORY_DAYS) as tick:
+    with _progress("days", scene.history_days) as tick:
         began = time.monotonic()
         taken = play.import_history(settings, scene.history(), (scene.starts_us, scene.live_until_us), tick)
     _out.print(

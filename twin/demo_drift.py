@@ -28,7 +28,7 @@ from shared.domain.instants import US_PER_HOUR, US_PER_MINUTE, format_instant
 from simulator.changes import AmountChange, Change, Span
 from simulator.wire import Sending
 from twin import demo_play as play
-from twin.demo_scene import HISTORY_DAYS, Scene, is_decided
+from twin.demo_scene import HISTORY_DAYS, Scene, Shape, is_decided
 from twin.services.app_settings import write_own_settings
 from twin.services.journey import get
 from twin.services.orchestra import TwinError
@@ -51,11 +51,11 @@ type Say = Callable[[str], None]
 
 def scene(seed: int, now_us: int) -> Scene:
     """The world, with its change."""
-    return Scene.with_frauds(seed, now_us, SCALE, live_days=LIVE_DAYS, changes=_changes)
+    return Scene.with_frauds(seed, now_us, SCALE, Shape(live_days=LIVE_DAYS, changes=_changes))
 
 
-def _changes(first_live_day: date) -> tuple[Change, ...]:
-    return (AmountChange(Span(first_live_day + timedelta(days=QUIET_DAYS)), FACTOR),)
+def _changes(first_day: date) -> tuple[Change, ...]:
+    return (AmountChange(Span(first_day + timedelta(days=HISTORY_DAYS + QUIET_DAYS)), FACTOR),)
 
 
 class Inbox:

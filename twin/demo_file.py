@@ -80,7 +80,7 @@ class FileScene:
         self._rng = np.random.default_rng(1)
         self.starts_us = from_day * US_PER_DAY + moved_us
         self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
-        self.live_days = LIVE_DAYS
+        self.history_days, self.live_days = HISTORY_DAYS, LIVE_DAYS
         self.live_until_us = self.live_from_us + LIVE_DAYS * US_PER_DAY
         self.told = (
             f"{path.name}: one customer in {one_in}, {len(rows):,} transactions of {int(inside.sum()):,};"

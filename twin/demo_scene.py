@@ -54,10 +54,10 @@ BY_THE_CLOCK: Final = frozenset({"from-the-future"})
 
 
 type Changes = Callable[[date], tuple[Change, ...]]
-"""What changes in the world, given its first live day."""
+"""What changes in the world, given its first day."""
 
 
-def no_changes(_first_live_day: date) -> tuple[Change, ...]:
+def no_changes(_first_day: date) -> tuple[Change, ...]:
     """Nothing does."""
     return ()
 
@@ -87,51 +87,67 @@ class Chapter:
     labels: list[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How large a scene is.
+
+    Attributes:
+        history_days: Days of the past.
+        live_days: Days to be played live.
+        customers: Cardholders at scale 1.
+        per_day: Transactions of a cardholder a day.
+        fraud_rate: Share of frauds.
+        changes: What changes in the world, given its first day.
+    """
+
+    history_days: int = HISTORY_DAYS
+    live_days: int = LIVE_DAYS
+    customers: int = CARDHOLDERS
+    per_day: float = PER_DAY
+    fraud_rate: float = FRAUD_RATE
+    changes: Changes = no_changes
+
+
 class Scene:
     """A world, seeded: the same seed and date play the same scene."""
 
-    def __init__(
-        self, seed: int, now_us: int, scale: float = 1.0, *, live_days: int = LIVE_DAYS, changes: Changes = no_changes
-    ) -> None:
+    def __init__(self, seed: int, now_us: int, scale: float = 1.0, shape: Shape = Shape()) -> None:
         """Draw the world, so that its last live day is yesterday.
 
         Args:
             seed: Of everything drawn.
             now_us: The clock, microseconds since 1970 UTC.
             scale: Of the number of cardholders.
-            live_days: Days to be played live.
-            changes: What changes in the world, given its first live day.
+            shape: How large it is.
         """
         today = datetime.fromtimestamp(now_us / 1e6, UTC).date()
-        self.live_days = live_days
-        self.first_date = today - timedelta(days=HISTORY_DAYS + live_days)
+        self.history_days, self.live_days = shape.history_days, shape.live_days
+        self.first_date = today - timedelta(days=self.history_days + self.live_days)
         config = WorldConfig(
             first_date=self.first_date,
-            customers=round(CARDHOLDERS * scale),
-            transactions_per_day=PER_DAY,
-            fraud=FraudConfig(rate=FRAUD_RATE),
-            changes=changes(self.first_date + timedelta(days=HISTORY_DAYS)),
+            customers=round(shape.customers * scale),
+            transactions_per_day=shape.per_day,
+            fraud=FraudConfig(rate=shape.fraud_rate),
+            changes=shape.changes(self.first_date),
         )
         self._world = World.create(config, np.random.default_rng(seed))
         self._rng = np.random.default_rng(seed + 1)
         self.told = f"a simulated bank of {config.customers:,} cardholders, seed {seed}"
         self.starts_us = config.first_day * US_PER_DAY
-        self.live_from_us = self.starts_us + HISTORY_DAYS * US_PER_DAY
-        self.live_until_us = self.live_from_us + live_days * US_PER_DAY
+        self.live_from_us = self.starts_us + self.history_days * US_PER_DAY
+        self.live_until_us = self.live_from_us + self.live_days * US_PER_DAY
 
     @classmethod
-    def with_frauds(
-        cls, seed: int, now_us: int, scale: float = 1.0, *, live_days: int = LIVE_DAYS, changes: Changes = no_changes
-    ) -> Scene:
+    def with_frauds(cls, seed: int, now_us: int, scale: float = 1.0, shape: Shape = Shape()) -> Scene:
         """The scene of the first seed from this one on that has frauds to learn from and to judge by.
 
         Fraud comes in lumps: the same seed on another day may have quiet weeks.
         """
         for candidate in range(seed, seed + _SEEDS):
-            scene = cls(candidate, now_us, scale, live_days=live_days, changes=changes)
+            scene = cls(candidate, now_us, scale, shape)
             if sum(scene.truth().values()) >= MIN_FRAUDS and scene._can_be_learnt():
                 return scene
-        return cls(seed, now_us, scale, live_days=live_days, changes=changes)
+        return cls(seed, now_us, scale, shape)
 
     def _can_be_learnt(self) -> bool:
         """Whether each span that training cuts history into holds enough frauds."""
@@ -147,7 +163,7 @@ class Scene:
         """The days of history in order; silence becomes a label on the day on which it is mature."""
         silent: dict[int, list[Transaction]] = {}
         labelled: set[str] = set()
-        for number, batch in enumerate(self._world.days(0, HISTORY_DAYS)):
+        for number, batch in enumerate(self._world.days(0, self.history_days)):
             transactions = list(batch.transactions())
             silent[number] = transactions
             known = self._world.labels_known_between(batch.first_us, batch.first_us + US_PER_DAY)
@@ -157,14 +173,16 @@ class Scene:
             labels += [matured_label(item) for item in mature if item.transaction_id not in labelled]
             yield Day(transactions, labels)
 
-    def training(self) -> Training:
-        """The same history as columns."""
-        found = history_of(self._world, 0, HISTORY_DAYS, self.live_from_us)
+    def training(self, n_days: int | None = None) -> Training:
+        """History as columns: all of it, or its first days as they were known at their end."""
+        n_days = n_days or self.history_days
+        end_us = self.starts_us + n_days * US_PER_DAY
+        found = history_of(self._world, 0, n_days, end_us)
         transactions, labels = found.transactions, found.labels
         unlabelled = np.ones(len(transactions.event_time_us), dtype=np.bool_)
         unlabelled[labels.row] = False
         matured_us = transactions.event_time_us + MATURITY_US
-        rows = np.flatnonzero(unlabelled & (matured_us < self.live_from_us))
+        rows = np.flatnonzero(unlabelled & (matured_us < end_us))
         source = PRECEDENCE.index(LabelSource.MATURITY)
         whole = LabelColumns(
             row=np.concatenate([labels.row, rows]),
@@ -173,12 +191,12 @@ class Scene:
             source=np.concatenate([labels.source, np.full(len(rows), source, dtype=labels.source.dtype)]),
             confidence=np.concatenate([labels.confidence, np.full(len(rows), 50, dtype=labels.confidence.dtype)]),
         )
-        plan = TrainingPlan(as_of_us=self.live_from_us, train_days=40, calibration_days=10, test_days=10)
+        plan = TrainingPlan(as_of_us=end_us, train_days=40, calibration_days=10, test_days=10)
         return Training(transactions, whole, plan)
 
     def live(self) -> list[Chapter]:
         """The live days in one piece, in the order in which events are sent and labels become known."""
-        events = played(self._world, HISTORY_DAYS, self.live_days, DISTURBANCE, self._rng)
+        events = played(self._world, self.history_days, self.live_days, DISTURBANCE, self._rng)
         known = self._world.labels_known_between(self.live_from_us, self.live_until_us)
         return [
             Chapter(
@@ -190,7 +208,7 @@ class Scene:
     def truth(self) -> dict[TransactionId, bool]:
         """Whether a live transaction was fraud; nobody but the demo's last page knows."""
         found = {}
-        for batch in self._world.days(HISTORY_DAYS, self.live_days):
+        for batch in self._world.days(self.history_days, self.live_days):
             fraud = batch.is_fraud
             for row, key in enumerate(batch.key.tolist()):
                 found[TransactionId(transaction_id(int(key)))] = bool(fraud[row])

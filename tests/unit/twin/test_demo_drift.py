@@ -11,7 +11,7 @@ import pytest
 
 from shared.adapters.webhook_channel import signature_of
 from twin.demo_drift import FACTOR, LIVE_DAYS, QUIET_DAYS, SECRET, Inbox, problems, scene
-from twin.demo_scene import Scene
+from twin.demo_scene import Scene, Shape
 
 NOW_US = 1_795_000_000_000_000
 
@@ -37,7 +37,7 @@ def test_only_what_is_signed_arrives() -> None:
 
 def test_amounts_change_after_the_quiet_days_and_nothing_before() -> None:
     changed = scene(20, NOW_US)
-    usual = Scene(20, NOW_US, 0.6, live_days=LIVE_DAYS)
+    usual = Scene(20, NOW_US, 0.6, Shape(live_days=LIVE_DAYS))
     pairs = zip(
         changed._world.days(105, LIVE_DAYS),  # the days themselves: what is sent of them is shuffled
         usual._world.days(105, LIVE_DAYS),
