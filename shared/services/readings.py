@@ -122,7 +122,7 @@ class Readings(Protocol):
 
 
 class Watching:
-    """Reads everything at once; used by one thread at a time."""
+    """Reads everything at once; safe to use from several threads, as far as its stores are."""
 
     def __init__(self, counts: CountsStore, readings: Readings, clock: Clock) -> None:
         self._counts = counts
