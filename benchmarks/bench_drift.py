@@ -11,8 +11,9 @@ later, as the truth says. Delay counts from the end of the first matured hour.
 
 Peers see the same features in the same hours with their own defaults: Evidently's drift preset, and NannyML's
 univariate calculator with its default methods and thresholds, fitted on the reference, a chunk an hour. Evidently takes
-seconds a window, so it sees some of them. NannyML pins a browser that it does not need here, so it is installed into an
-environment of its own without that (`build/bench`); where that fails, it is left out and the note says why.
+seconds a window, so it sees some of them. NannyML pins a browser that it does not need here, so it is installed without
+that into an environment of its own (`build/bench`), with a library that it needs and does not name; where that fails,
+it is left out and the note says why.
 
 `python -m benchmarks.bench_drift --seeds N` takes fewer seeds than 20.
 """
@@ -300,7 +301,7 @@ def _nannyml() -> Path | None:
     overrides.write_text('kaleido ; python_version < "3"\n', encoding="utf-8")
     steps: Sequence[Sequence[str | Path]] = (
         [uv, "venv", "--clear", "--python", sys.executable, NANNYML],
-        [uv, "pip", "install", "--python", python, "--override", overrides, "nannyml"],
+        [uv, "pip", "install", "--python", python, "--override", overrides, "nannyml", "statsmodels"],
     )
     with NANNYML.with_name("nannyml.log").open("w", encoding="utf-8") as log:
         for step in steps:
