@@ -51,12 +51,16 @@ app.command()(traffic.traffic)
 
 @app.command()
 def demo(
-    *, drift: Annotated[bool, typer.Option("--drift", help="Quiet days, a drift, and who is told.")] = False
+    *,
+    drift: Annotated[bool, typer.Option("--drift", help="Quiet days, a drift, and who is told.")] = False,
+    learning: Annotated[bool, typer.Option("--learning", help="Retrained, refused, promoted, rolled back.")] = False,
 ) -> None:
     """Play the whole gate on a fresh twin of its own (KEEP=1 leaves it up, DATA=FILE plays a file, SCALE its size)."""
     from twin.demo import main as play  # noqa: PLC0415 - commands import what they use
 
-    raise typer.Exit(play(drift=drift))
+    if drift and learning:
+        _fail("one of --drift and --learning at a time")
+    raise typer.Exit(play(drift=drift, learning=learning))
 
 
 app.command()(performance.performance)

@@ -43,7 +43,7 @@ from shared.services.training_publication import publish
 from shared.services.verification_decisions import verify_decisions
 from shared.services.verification_log import verify_log
 from simulator.wire import Sending
-from twin import demo_drift
+from twin import demo_drift, demo_learning
 from twin import demo_play as play
 from twin.demo_file import LIVE_DAYS, FileScene
 from twin.demo_scene import Chapter, Scene, is_decided
@@ -69,8 +69,8 @@ _out = Console(highlight=False)
 type AnyScene = Scene | FileScene
 
 
-def main(*, drift: bool = False) -> int:
-    """Run the demo, or the one of drift; returns the exit code."""
+def main(*, drift: bool = False, learning: bool = False) -> int:
+    """Run the demo, or the one of drift or of learning; returns the exit code."""
     began = time.monotonic()
     try:
         settings = demo_settings(TwinSettings.read(os.environ))
@@ -78,17 +78,23 @@ def main(*, drift: bool = False) -> int:
             if drift:
                 inbox = stack.enter_context(demo_drift.Inbox().open())
                 _bring_up(settings, lambda: demo_drift.prepare(settings, inbox))
+            elif learning:
+                _bring_up(settings, lambda: demo_learning.prepare(settings))
             else:
                 _bring_up(settings, lambda: _make_room(settings))
             if os.environ.get("KEEP") != "1":
                 stack.callback(_take_down, settings)
-            report = _play_drift(settings, inbox) if drift else _play(settings)
+            if drift:
+                report = _play_drift(settings, inbox)
+            else:
+                report = _play_learning(settings) if learning else _play(settings)
     except (TwinError, SettingsError, UnreadableFile, EventHubError, TollgateError, OSError) as error:
         _out.print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     report["seconds"] = round(time.monotonic() - began, 1)
     REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    problems = demo_drift.problems(report) if drift else _problems(report)
+    judge = demo_drift.problems if drift else demo_learning.problems if learning else _problems
+    problems = judge(report)
     for problem in problems:
         _out.print(f"demo: {problem}", style="red", markup=False)
     verdict = "FAILED" if problems else "Done"
@@ -148,6 +154,22 @@ def _play_drift(settings: TwinSettings, inbox: demo_drift.Inbox) -> dict[str, An
     return {"history": dict(taken), "model": model, **seen}
 
 
+def _play_learning(settings: TwinSettings) -> dict[str, Any]:
+    world = demo_learning.scene(SEED, time.time_ns() // 1000)
+    taken = _history(settings, world)
+    _out.rule("3. A champion from before the new fraud", align="left")
+    first = demo_learning.first_champion(settings, world, _out)
+    _await_ready(settings)
+
+    def restart() -> None:
+        with only_one(settings.root):
+            bring_up(plan(settings, Mode()).layers, Records(settings.root / "run"), lambda *_: None, timeout_s=90)
+
+    report = demo_learning.learn(settings, world, first, restart, _out)
+    _out.rule("8. Whether all of it can be rebuilt", align="left")
+    return {"history": dict(taken), **report, **_verified(settings)}
+
+
 @dataclass(frozen=True, slots=True)
 class _At:
     """A clock that stands."""
@@ -161,6 +183,13 @@ class _At:
 
 def _founded(settings: TwinSettings, scene: AnyScene, clock: Clock) -> tuple[Counter[str], dict[str, Any]]:
     """Take in history and publish a model that was trained on it; what was taken in, and the model's figures."""
+    taken = _history(settings, scene)
+    _out.rule("3. A model, trained and published", align="left")
+    return taken, _train(settings, scene, clock)
+
+
+def _history(settings: TwinSettings, scene: AnyScene) -> Counter[str]:
+    """Take in history; returns how much."""
     _out.rule(f"2. {scene.history_days} days of history", align="left")
     _out.print(f"  {scene.told}", soft_wrap=True)
     with _progress("days", scene.history_days) as tick:
@@ -170,8 +199,7 @@ def _founded(settings: TwinSettings, scene: AnyScene, clock: Clock) -> tuple[Cou
         f"  {taken['imported']:,} transactions and {taken['labels']:,} labels in {time.monotonic() - began:.0f} s"
         " (labels ordered by when they were known; silence counts as genuine after 30 days)"
     )
-    _out.rule("3. A model, trained and published", align="left")
-    return taken, _train(settings, scene, clock)
+    return taken
 
 
 def _scene() -> AnyScene:
@@ -207,6 +235,12 @@ def _train(settings: TwinSettings, scene: AnyScene, clock: Clock) -> dict[str, A
         f"  card-fraud 1 in {time.monotonic() - began:.0f} s: AUC {made.test.auc:.3f},"
         f" AP {made.test.average_precision:.3f} on its test days; bundle {made.digest[:12]}..."
     )
+    _await_ready(settings)
+    return {"digest": made.digest, "auc": made.test.auc, "ap": made.test.average_precision}
+
+
+def _await_ready(settings: TwinSettings) -> None:
+    """Wait until both apps that decide have a model."""
     deadline = time.monotonic() + _READY_S
     for port in (settings.score, settings.ingest):
         while get(f"http://{HOST}:{port}/api/health/ready")[0] != 200:
@@ -214,7 +248,6 @@ def _train(settings: TwinSettings, scene: AnyScene, clock: Clock) -> dict[str, A
                 raise TwinError("the apps did not take the model over; see the logs")
             time.sleep(0.2)
     _out.print("  score and ingest decide with it")
-    return {"digest": made.digest, "auc": made.test.auc, "ap": made.test.average_precision}
 
 
 def _live(settings: TwinSettings, scene: AnyScene) -> dict[str, Any]:

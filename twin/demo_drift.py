@@ -157,7 +157,7 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
         done = 0
         deadline = time.monotonic() + _FIRING_S
         while done < hours:
-            fire(settings, "check_drift")
+            fire_timer(settings.drift, "check_drift")
             before = done
             while done < hours and time.monotonic() < deadline:
                 time.sleep(0.5)
@@ -193,12 +193,12 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
         )
 
     out.rule("6. Somebody is told", align="left")
-    fire(settings, "send_notices")
+    fire_timer(settings.drift, "send_notices")
     _until(lambda: bool(inbox.notices), "a notice")
     for notice in inbox.notices[:3]:
         out.print(f"  {notice['severity']}: {notice['title']}", markup=False, soft_wrap=True)
     out.print(f"  {len(inbox.notices)} notices posted, each with a signature that fits")
-    fire(settings, "draw_reports")
+    fire_timer(settings.drift, "draw_reports")
     page = f"http://{HOST}:{settings.drift}/api/reports"
     _until(lambda: "evidently/" in get(page)[1], "Evidently's report", _REPORT_S)
     body = get(page)[1]
@@ -226,10 +226,10 @@ def problems(report: dict[str, Any]) -> list[str]:
     return [problem for problem, holds in checks.items() if not holds]
 
 
-def fire(settings: TwinSettings, timer: str) -> None:
-    """Fire a timer of the drift app now."""
+def fire_timer(port: int, timer: str) -> None:
+    """Fire a timer of the app on a port now."""
     request = urllib.request.Request(
-        f"http://{HOST}:{settings.drift}/admin/functions/{timer}",
+        f"http://{HOST}:{port}/admin/functions/{timer}",
         data=b'{"input": ""}',
         headers={"Content-Type": "application/json"},
         method="POST",

@@ -160,7 +160,10 @@ class Scene:
         return all(int(targets.is_fraud[rows].sum()) >= MIN_FRAUDS for rows in split.rows.values())
 
     def history(self) -> Iterator[Day]:
-        """The days of history in order; silence becomes a label on the day on which it is mature."""
+        """The days of history in order; silence becomes a label on the day on which it is mature.
+
+        What matures during the live days comes with the last day: it is known by the time the scene is played.
+        """
         silent: dict[int, list[Transaction]] = {}
         labelled: set[str] = set()
         for number, batch in enumerate(self._world.days(0, self.history_days)):
@@ -170,6 +173,9 @@ class Scene:
             labels = list(known.labels())
             labelled.update(label.transaction_id for label in labels)
             mature = silent.pop(number - MATURITY_US // US_PER_DAY - 1, [])
+            if number == self.history_days - 1:
+                first = number - MATURITY_US // US_PER_DAY
+                mature += [item for day in range(first, first + self.live_days) for item in silent.pop(day, [])]
             labels += [matured_label(item) for item in mature if item.transaction_id not in labelled]
             yield Day(transactions, labels)
 
