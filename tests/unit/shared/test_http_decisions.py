@@ -26,6 +26,7 @@ from shared.entrypoints.wire_decision import decision_document, encode, known_do
 from shared.entrypoints.wire_shapes import KnownDecision, Models
 from shared.services.replaying import Difference, Replay, ReplayVerdict
 from shared.services.scoring import Decided, Scoring
+from shared.services.succession_roles import RoleState
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers
@@ -146,15 +147,26 @@ class Source:
     def __init__(self, scorers: FixedScorers, problem: str = "") -> None:
         self.current = scorers.current
         self.problem = problem
+        self.refusal = None
 
     def refresh(self) -> bool:
         return False
 
 
+class Roles:
+    """Roles in memory."""
+
+    def __init__(self, *states: RoleState) -> None:
+        self._states = states
+
+    def states(self) -> tuple[RoleState, ...]:
+        return self._states
+
+
 def test_models_are_told_also_when_there_is_none() -> None:
-    answer = models(Source(FixedScorers(None), "no bundle is champion"))
-    assert read(answer) == {"serving": None, "problem": "no bundle is champion"}
-    found = models(Source(FixedScorers()))
+    answer = models(Source(FixedScorers(None), "no bundle is champion"), Roles())
+    assert read(answer) == {"serving": None, "problem": "no bundle is champion", "roles": []}
+    found = models(Source(FixedScorers()), Roles())
     Models.model_validate_json(found.get_body())
     assert read(found)["serving"]["name"] == "linear"
 

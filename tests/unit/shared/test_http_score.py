@@ -46,6 +46,9 @@ class MemoryCells:
     def add(self, place: int, amount: float) -> None:
         self.cells[place] += amount
 
+    def own(self) -> list[float]:
+        return self.cells
+
     def totals(self) -> list[float]:
         return self.cells
 
