@@ -24,14 +24,17 @@ _HEADS: Final = f"SELECT DISTINCT ON (role) {_CHANGE} FROM tollgate.promotions O
 _SINCE: Final = f"SELECT {_CHANGE} FROM tollgate.promotions WHERE role = %s AND number > %s ORDER BY number"  # noqa: S608 - constants
 _APPEND: Final = f"INSERT INTO tollgate.promotions ({_CHANGE}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"  # noqa: S608 - constants
 
-# What plays several parts is shown by the highest: champion, challenger, shadow is also the order of the alphabet.
+# What plays several parts is shown by the highest, in the order of `Role`.
 _STATUS: Final = """
 WITH heads AS (
     SELECT DISTINCT ON (role) role, bundle_digest FROM tollgate.promotions ORDER BY role, number DESC
 )
 UPDATE tollgate.model_versions m
-SET status = coalesce((SELECT min(h.role) FROM heads h WHERE h.bundle_digest = m.bundle_digest), 'retired')
-WHERE m.bundle_digest = ANY(%s)
+SET status = coalesce((
+    SELECT h.role FROM heads h WHERE h.bundle_digest = m.bundle_digest
+    ORDER BY array_position(%(roles)s::text[], h.role) LIMIT 1
+), 'retired')
+WHERE m.bundle_digest = ANY(%(concerned)s)
 """
 
 _VERDICT: Final = "verdict_digest, challenger_digest, champion_digest, passed, document, run_id, decided_at_us"
@@ -88,7 +91,8 @@ class PostgresPromotions:
                 connection.execute(_KEEP, _verdict_values(verdict))
             for change in changes:
                 connection.execute(_APPEND, _change_values(change))
-            connection.execute(_STATUS, [[digest for digest in concerned if digest is not None]])
+            known = [digest for digest in concerned if digest is not None]
+            connection.execute(_STATUS, {"roles": list(Role), "concerned": known})
 
     def keep(self, verdict: KeptVerdict) -> bool:
         """Keep a verdict, and let the status of a model that never played a role follow."""

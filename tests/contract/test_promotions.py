@@ -90,6 +90,14 @@ def test_the_status_of_models_follows(account: Promotions) -> None:
     assert status(account)[TWO] is ModelStatus.CHAMPION
 
 
+def test_what_plays_every_part_is_shown_as_champion(account: Promotions) -> None:
+    register(account, ONE)
+    account.append([change(role, ONE, 1, Action.ADOPT) for role in Role], NONE)
+    assert status(account) == {ONE: ModelStatus.CHAMPION}
+    account.append([change(Role.CHAMPION, TWO, 2)], dict.fromkeys(Role, 1))
+    assert status(account) == {ONE: ModelStatus.CHALLENGER}
+
+
 def test_models_read_back_and_are_registered_once(account: Promotions) -> None:
     assert account.register(MODEL)
     assert not account.register(replace(MODEL, metrics={}, registered_at_us=9))
