@@ -1,8 +1,7 @@
-"""What a bundle was trained on, cut again from history: rows of its spans, their digest, and how much was labelled."""
+"""What a bundle was trained on, cut again from history: rows of its spans, and how much of them was labelled."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -13,7 +12,6 @@ from shared.domain.bundle_manifest import Manifest, Span
 from shared.domain.feature_columns import TransactionColumns
 from shared.domain.instants import US_PER_DAY
 from shared.domain.promotion import GateRules
-from shared.domain.training_model import Rows
 from shared.domain.training_split import TEST, Targets
 
 type Places = NDArray[np.intp]
@@ -72,16 +70,6 @@ def spans_again(
         for name, span in spans.items()
     }
     return places, counted
-
-
-def data_digest(rows: Mapping[str, Rows]) -> str:
-    """SHA-256 over every span's vectors and outcomes, as a manifest records it: 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for span in sorted(rows):
-        digest.update(f"{span} {len(rows[span].vectors)} ".encode())
-        digest.update(np.ascontiguousarray(rows[span].vectors).tobytes())
-        digest.update(np.packbits(rows[span].is_fraud).tobytes())
-    return digest.hexdigest()
 
 
 def labelled(

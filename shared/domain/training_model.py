@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
@@ -89,3 +90,13 @@ class FittedModel:
     model: bytes
     n_trees: int
     libraries: Mapping[str, str]
+
+
+def data_digest(rows: Mapping[str, Rows]) -> str:
+    """SHA-256 over every span's vectors and outcomes, as a manifest records it: 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for span in sorted(rows):
+        digest.update(f"{span} {len(rows[span].vectors)} ".encode())
+        digest.update(np.ascontiguousarray(rows[span].vectors).tobytes())
+        digest.update(np.packbits(rows[span].is_fraud).tobytes())
+    return digest.hexdigest()

@@ -16,8 +16,8 @@ from shared.domain.evaluation import Outcomes
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.instants import format_instant
 from shared.domain.promotion import CheckName, GateRules, in_days
-from shared.domain.promotion_evidence import data_digest, labelled, learnt_until_us, places_of, spans_again
-from shared.domain.training_model import Rows
+from shared.domain.promotion_evidence import labelled, learnt_until_us, places_of, spans_again
+from shared.domain.training_model import Rows, data_digest
 from shared.domain.training_split import TEST, TRAIN, targets_as_of
 from shared.services.promotion_findings import Findings
 from shared.services.promotion_model import OpenedModel

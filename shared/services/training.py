@@ -8,7 +8,6 @@ publishes the bundle is `shared.services.training_publication`.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -35,7 +34,7 @@ from shared.domain.feature_columns import LabelColumns, TransactionColumns, tran
 from shared.domain.feature_view import FEATURE_DTYPE, FeatureView
 from shared.domain.registry_rows import MeasuredRows, measured_rows
 from shared.domain.score import CalibrationTable
-from shared.domain.training_model import FittedModel, Rows, TrainingParameters
+from shared.domain.training_model import FittedModel, Rows, TrainingParameters, data_digest
 from shared.domain.training_parity import Parity, adjacent_rows, sigmoid, strange_rows
 from shared.domain.training_search import candidate
 from shared.domain.training_split import (
@@ -188,7 +187,7 @@ def train(
         confidence=CONFIDENCE,
         spans=split.spans,
         as_of_us=plan.as_of_us,
-        data_digest=_data_digest(rows, split),
+        data_digest=data_digest(rows),
         size=TreeSize(len(model.trees), model.depth, tables.n_bytes),
         parameters={**best.parameters.to_fields(), "trials": best.n_trials, "trial": best.trial},
         libraries=fitted.libraries,
@@ -373,13 +372,3 @@ def _reference(
     histograms = {name: histogram_of(vectors[:, place], time_us) for place, name in enumerate(view.names)}
     histograms[SCORE] = histogram_of(np.concatenate([raw[span] for span in spans]), time_us)
     return Reference(split.spans[CALIBRATION].start_us, split.spans[TEST].end_us, histograms)
-
-
-def _data_digest(rows: dict[str, Rows], split: Split) -> str:
-    """SHA-256 over every span's vectors and outcomes."""
-    digest = hashlib.sha256()
-    for span in sorted(split.rows):
-        digest.update(f"{span} {len(split.rows[span])} ".encode())
-        digest.update(np.ascontiguousarray(rows[span].vectors).tobytes())
-        digest.update(np.packbits(rows[span].is_fraud).tobytes())
-    return digest.hexdigest()

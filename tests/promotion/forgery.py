@@ -24,9 +24,9 @@ from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import MATURITY_US, PRECEDENCE, LabelSource
 from shared.domain.promotion import GateRules, Verdict
-from shared.domain.promotion_evidence import data_digest, places_of
+from shared.domain.promotion_evidence import places_of
 from shared.domain.score import CalibrationTable
-from shared.domain.training_model import FittedModel, Rows, TrainingParameters
+from shared.domain.training_model import FittedModel, Rows, TrainingParameters, data_digest
 from shared.domain.training_split import TEST, TRAIN, VALIDATION, TrainingPlan, targets_as_of
 from shared.domain.tree_model import read_booster
 from shared.domain.tree_tables import TreeTables, compile_tables

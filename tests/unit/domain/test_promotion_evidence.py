@@ -14,7 +14,6 @@ from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY
 from shared.domain.promotion import GateRules
 from shared.domain.promotion_evidence import (
-    data_digest,
     first_seen_us,
     labelled,
     learnt_until_us,
@@ -22,7 +21,7 @@ from shared.domain.promotion_evidence import (
     spans_again,
     window_of,
 )
-from shared.domain.training_model import Rows, TrainingParameters
+from shared.domain.training_model import Rows, TrainingParameters, data_digest
 from shared.domain.training_split import targets_as_of
 from shared.services.training import train
 from tests.fakes.bundles import golden_files, history, plan_of
