@@ -443,6 +443,7 @@ PIPELINE_EXECUTION_LOG: Final = Table(
     PrimaryKeyConstraint("run_id"),
     _check("status", "status IN ('running', 'done', 'failed', 'skipped')"),
     _check("ended", "(ended_at_us IS NULL) = (status = 'running')"),
+    Index(None, "pipeline", "started_at_us"),
     comment="Runs of pipelines",
 )
 

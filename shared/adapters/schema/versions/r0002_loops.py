@@ -40,6 +40,7 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '2s'")
     for table in _BY_TIME:
         op.execute(f"DROP INDEX tollgate.ix_{table}_recorded_at_us")
+    op.execute("DROP INDEX tollgate.ix_pipeline_execution_log_pipeline_started_at_us")
     op.execute("DROP INDEX tollgate.uq_retraining_triggers_open")
     op.execute("ALTER TABLE tollgate.retraining_triggers DROP COLUMN subject")
     for name in _TABLES:

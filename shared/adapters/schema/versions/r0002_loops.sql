@@ -209,6 +209,10 @@ COMMENT ON COLUMN tollgate.retraining_triggers.subject IS 'a feature, score, out
 CREATE UNIQUE INDEX uq_retraining_triggers_open ON tollgate.retraining_triggers (cause, subject)
     WHERE status IN ('open', 'claimed');
 
+-- The last runs of a pipeline, which the poll for triggers asks for several times a minute.
+CREATE INDEX ix_pipeline_execution_log_pipeline_started_at_us
+    ON tollgate.pipeline_execution_log (pipeline, started_at_us);
+
 -- What was recorded when, for timers that look at one hour. Of the partitioned tables ONLY the parent: partitions that
 -- are made from now on get theirs, those that are there are not read while deciding waits.
 CREATE INDEX ix_feedback_labels_recorded_at_us ON tollgate.feedback_labels USING brin (recorded_at_us);
