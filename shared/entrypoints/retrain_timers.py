@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import azure.functions as func
 
+from shared.domain.errors import TollgateError
 from shared.services.retraining import Retraining
 from shared.services.retraining_trial import Trial
 from shared.telemetry import with_fields
@@ -63,12 +64,21 @@ def daily(timer: func.TimerRequest, parts: RetrainParts) -> None:
 
 
 def poll(timer: func.TimerRequest, parts: RetrainParts) -> None:
-    """End the trial of a challenger if its time has come, then answer the most urgent trigger. Raises as `daily`."""
-    settled = ""
+    """End the trial of a challenger if its time has come, then answer the most urgent trigger. Raises as `daily`.
+
+    A trial that cannot be looked at is raised after triggers were: else one bad row would keep the app from training.
+    """
+    settled, fault = "", None
     if parts.trial is not None:
-        with parts.trial() as trial:
-            settled = trial.settle()
+        try:
+            with parts.trial() as trial:
+                settled = trial.settle()
+        except TollgateError as error:
+            _log.warning("a trial cannot be looked at now", exc_info=True)
+            fault = error
     with parts.retraining() as retraining:
         outcome = retraining.poll()
     if settled or outcome:
         _log.info(with_fields("triggers looked at", trial=settled, outcome=outcome, past_due=timer.past_due))
+    if fault is not None:
+        raise fault

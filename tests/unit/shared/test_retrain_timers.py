@@ -13,7 +13,7 @@ from typing import Any, cast
 import azure.functions as func
 import pytest
 
-from shared.domain.errors import Transient
+from shared.domain.errors import BrokenInvariant, Transient
 from shared.entrypoints.retrain_timers import RetrainParts, daily, poll, retrain_timers
 from shared.settings import RetrainSettings
 
@@ -26,11 +26,12 @@ class FakeTimer(func.TimerRequest):
 
 @dataclass
 class App:
-    """Counts what is opened and asked."""
+    """Counts what is opened and asked; `fault` is raised by what is named in `faulty`, by all where nothing is."""
 
     outcome: str = ""
     settled: str = ""
     fault: Exception | None = None
+    faulty: str = ""
     opened: int = 0
     closed: int = 0
     asked: list[str] = field(default_factory=list)
@@ -58,7 +59,7 @@ class App:
 
     def _asked(self, what: str, answer: str) -> str:
         self.asked.append(what)
-        if self.fault is not None:
+        if self.fault is not None and self.faulty in ("", what):
             raise self.fault
         return answer
 
@@ -93,7 +94,15 @@ def test_a_failure_is_raised_and_connections_are_closed() -> None:
         daily(FakeTimer(), app.parts())
     with pytest.raises(Transient):
         poll(FakeTimer(), app.parts())
-    assert app.opened == app.closed == 2
+    assert app.opened == app.closed == 3
+
+
+def test_a_trial_that_cannot_be_looked_at_keeps_no_trigger_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    app = App("promoted", fault=BrokenInvariant("a decision cannot be read"), faulty="settle")
+    with caplog.at_level(logging.INFO), pytest.raises(BrokenInvariant):
+        poll(FakeTimer(), app.parts())
+    assert (app.asked, app.opened, app.closed) == (["settle", "poll"], 2, 2)
+    assert "triggers looked at" in caplog.text
 
 
 def test_the_timers_fire_as_settings_say() -> None:
