@@ -68,6 +68,8 @@ class Mlflow(pulumi.ComponentResource):
             tags=context.tags,
             opts=within,
         )
+        # An internal environment has no entry in public DNS: without one here, no app finds it.
+        network.domain("registry", environment, environment.default_domain, environment.static_ip)
         host = postgres.server.fully_qualified_domain_name
         store = pulumi.Output.concat(
             "postgresql://", identity.login, "@", host, f":5432/{DATABASE}?sslmode=verify-full&sslrootcert=system"

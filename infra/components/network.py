@@ -40,6 +40,13 @@ ZONES: Final[dict[str, str]] = {
 """Group id of a private endpoint -> the name zone it is found in. Source: "Private endpoint DNS configuration"."""
 
 
+ONE_ADDRESS: Final = {"all": "*", "apex": "@"}
+"""The records of a domain behind one address: each name in it, and its own. Source: Azure Container Apps, "Virtual
+network configuration", DNS of an internal environment, and "Custom domain names", which wants the apex."""
+
+RECORD_TTL_S: Final = 3600
+
+
 class PrivateNetwork(pulumi.ComponentResource):
     """The network of a stack and the doors in it.
 
@@ -63,7 +70,7 @@ class PrivateNetwork(pulumi.ComponentResource):
             tags=context.tags,
             opts=within,
         )
-        vnet = network.VirtualNetwork(
+        self._vnet = network.VirtualNetwork(
             "vnet",
             resource_group_name=context.group.name,
             location=context.config.location,
@@ -82,7 +89,7 @@ class PrivateNetwork(pulumi.ComponentResource):
             self.subnets[subnet] = network.Subnet(
                 f"subnet-{subnet}",
                 resource_group_name=context.group.name,
-                virtual_network_name=vnet.name,
+                virtual_network_name=self._vnet.name,
                 subnet_name=subnet,
                 address_prefix=prefix,
                 network_security_group=network.NetworkSecurityGroupArgs(id=guard.id),
@@ -91,28 +98,7 @@ class PrivateNetwork(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(parent=self, depends_on=previous),
             )
             previous = [self.subnets[subnet]]
-        self._zones = {}
-        for group_id, zone in ZONES.items():
-            private = privatedns.PrivateZone(
-                f"zone-{group_id}",
-                resource_group_name=context.group.name,
-                location="Global",
-                private_zone_name=zone,
-                tags=context.tags,
-                opts=within,
-            )
-            privatedns.VirtualNetworkLink(
-                f"zone-link-{group_id}",
-                resource_group_name=context.group.name,
-                location="Global",
-                private_zone_name=private.name,
-                virtual_network_link_name="vnet",
-                virtual_network=privatedns.SubResourceArgs(id=vnet.id),
-                registration_enabled=False,
-                tags=context.tags,
-                opts=within,
-            )
-            self._zones[group_id] = private
+        self._zones = {group_id: self._zone(group_id, zone, within) for group_id, zone in ZONES.items()}
         self.register_outputs({})
 
     def endpoint(self, name: str, resource: pulumi.Resource, resource_id: pulumi.Input[str], group_id: str) -> None:
@@ -152,3 +138,56 @@ class PrivateNetwork(pulumi.ComponentResource):
                 opts=within,
             )
         )
+
+    def domain(
+        self, name: str, resource: pulumi.Resource, domain: pulumi.Input[str], address: pulumi.Input[str]
+    ) -> None:
+        """Lead every name of a domain to one address in the network; what is inside finds them, and nobody else.
+
+        Args:
+            name: Of the zone, unique in the stack and no key of `ZONES`.
+            resource: What answers there.
+            domain: The domain.
+            address: IPv4, in the network.
+        """
+        within = pulumi.ResourceOptions(parent=resource)
+        zone = self._zone(name, domain, within)
+        self.doors += [
+            privatedns.PrivateRecordSet(
+                f"zone-{name}-{which}",
+                resource_group_name=self._context.group.name,
+                private_zone_name=zone.name,
+                record_type="A",
+                relative_record_set_name=record,
+                ttl=RECORD_TTL_S,
+                a_records=[privatedns.ARecordArgs(ipv4_address=address)],
+                opts=within,
+            )
+            for which, record in ONE_ADDRESS.items()
+        ]
+
+    def _zone(self, name: str, domain: pulumi.Input[str], within: pulumi.ResourceOptions) -> privatedns.PrivateZone:
+        """Make a name zone that the network asks."""
+        context = self._context
+        zone = privatedns.PrivateZone(
+            f"zone-{name}",
+            resource_group_name=context.group.name,
+            location="Global",
+            private_zone_name=domain,
+            tags=context.tags,
+            opts=within,
+        )
+        self.doors.append(
+            privatedns.VirtualNetworkLink(
+                f"zone-link-{name}",
+                resource_group_name=context.group.name,
+                location="Global",
+                private_zone_name=zone.name,
+                virtual_network_link_name="vnet",
+                virtual_network=privatedns.SubResourceArgs(id=self._vnet.id),
+                registration_enabled=False,
+                tags=context.tags,
+                opts=within,
+            )
+        )
+        return zone

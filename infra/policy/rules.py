@@ -34,9 +34,9 @@ UNTAGGED: Final = frozenset({
     "consumption:Budget", "dashboard:DashboardDefinition",
     "dbforpostgresql:AdministratorsMicrosoftEntra", "dbforpostgresql:Configuration",
     "dbforpostgresql:Database", "dbforpostgresql:FirewallRule", "eventhub:ConsumerGroup", "eventhub:EventHub",
-    "monitor:DiagnosticSetting", "network:PrivateDnsZoneGroup", "network:Subnet", "storage:BlobContainer",
-    "storage:BlobContainerImmutabilityPolicy", "storage:BlobServiceProperties", "storage:ManagementPolicy",
-    "web:WebAppAuthSettingsV2", "web:WebAppFtpAllowed", "web:WebAppScmAllowed",
+    "monitor:DiagnosticSetting", "network:PrivateDnsZoneGroup", "network:Subnet", "privatedns:PrivateRecordSet",
+    "storage:BlobContainer", "storage:BlobContainerImmutabilityPolicy", "storage:BlobServiceProperties",
+    "storage:ManagementPolicy", "web:WebAppAuthSettingsV2", "web:WebAppFtpAllowed", "web:WebAppScmAllowed",
 })  # fmt: skip
 """Types without tags; every other type has to carry them, so a new type is tagged or listed here."""
 

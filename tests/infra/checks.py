@@ -32,7 +32,16 @@ from shared.settings import (
     SettingsError,
 )
 from tests.infra import sdk_schema
-from tests.infra.recording import OPERATORS, SECRET_MARK, SUBSCRIPTION, TENANT, Recorded, Recording
+from tests.infra.recording import (
+    ENVIRONMENT_ADDRESS,
+    ENVIRONMENT_DOMAIN,
+    OPERATORS,
+    SECRET_MARK,
+    SUBSCRIPTION,
+    TENANT,
+    Recorded,
+    Recording,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 APPS: dict[str, type[AppSettings]] = {
@@ -429,9 +438,12 @@ def _resources_read(panel: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _doors(recording: Recording, by_name: Mapping[str, Recorded]) -> Iterator[str]:
-    """In a private network a name leads to a service only once its endpoint and its entry in the zone are there."""
-    doors = {door.urn: door.name for door in recording.of_type("network:PrivateDnsZoneGroup")}
-    services = {urn for urn, name in doors.items() if not name.startswith("endpoint-name-func-")}
+    """In a private network a name leads to a service only once endpoint, zone and the entry in it are there."""
+    kinds = ("network:PrivateDnsZoneGroup", "privatedns:VirtualNetworkLink", "privatedns:PrivateRecordSet")
+    doors = {door.urn: door.name for kind in kinds for door in recording.of_type(kind)}
+    # Apps are reached, and the registry is, only once code runs.
+    late = ("endpoint-name-func-", "zone-link-registry", "zone-registry-")
+    services = {urn for urn, name in doors.items() if not name.startswith(late)}
     wanted = {"schema": services, "key-surrogate-keys": services, **{f"func-{app}": services for app in APPS}}
     wanted |= {f"package-{app}": set(doors) for app in APPS}
     for name, needed in wanted.items():
@@ -459,6 +471,35 @@ def _private(recording: Recording) -> Iterator[str]:
             yield f"subnet {name} is delegated to {services}"
     if recording.of_type("dbforpostgresql:FirewallRule"):
         yield "a private database has a door to the internet"
+    registry = recording.outputs.get("mlflowEndpoint")
+    if registry is not None:
+        host = str(registry).removeprefix("https://")
+        yield from (f"the registry is not found: {reason}" for reason in _unresolved(recording, host))
+
+
+def _unresolved(recording: Recording, host: str) -> Iterator[str]:
+    """Why a name below the domain of the environment does not lead to it, asked from inside the network."""
+    if not host.endswith(f".{ENVIRONMENT_DOMAIN}"):
+        yield f"{host} is not below {ENVIRONMENT_DOMAIN}"
+    (vnet,) = recording.of_type("network:VirtualNetwork")
+    asked = {
+        link.plain["privateZoneName"]
+        for link in recording.of_type("privatedns:VirtualNetworkLink")
+        if link.plain["virtualNetwork"]["id"] == vnet.id
+    }
+    zones = {zone.plain["privateZoneName"] for zone in recording.of_type("privatedns:PrivateZone")}
+    if ENVIRONMENT_DOMAIN not in zones & asked:
+        yield f"the network asks no zone {ENVIRONMENT_DOMAIN}"
+    for name in ("*", "@"):
+        addresses = [
+            record["ipv4Address"]
+            for entry in recording.of_type("privatedns:PrivateRecordSet")
+            if (entry.plain["privateZoneName"], entry.plain["recordType"]) == (ENVIRONMENT_DOMAIN, "A")
+            and entry.plain["relativeRecordSetName"] == name
+            for record in entry.plain["aRecords"]
+        ]
+        if addresses != [ENVIRONMENT_ADDRESS]:
+            yield f"the record {name} leads to {addresses}"
 
 
 def _connect(app: str, kind: type[AppSettings], environment: Mapping[str, str]) -> None:

@@ -20,6 +20,9 @@ TENANT = "00000000-0000-0000-0000-000000000002"
 OPERATORS = "00000000-0000-0000-0000-000000000003"
 CLIENT = "00000000-0000-0000-0000-000000000004"
 IMAGE = "registry.example/mlflow@sha256:" + "0" * 64
+ENVIRONMENT_DOMAIN = "quietfield-0a1b2c3d.westeurope.azurecontainerapps.io"
+ENVIRONMENT_ADDRESS = "10.64.7.243"
+"""What Azure draws for an internal environment of Container Apps: a domain, and an address of its subnet."""
 
 REQUIRED = {
     "location": "westeurope",
@@ -92,6 +95,9 @@ PATHS: dict[str, str] = {
         "Microsoft.Network/privateEndpoints/{privateEndpointName}/privateDnsZoneGroups/{privateDnsZoneGroupName}"
     ),
     "azure-native:privatedns:PrivateZone": "Microsoft.Network/privateDnsZones/{privateZoneName}",
+    "azure-native:privatedns:PrivateRecordSet": (
+        "Microsoft.Network/privateDnsZones/{privateZoneName}/{recordType}/{relativeRecordSetName}"
+    ),
     "azure-native:privatedns:VirtualNetworkLink": (
         "Microsoft.Network/privateDnsZones/{privateZoneName}/virtualNetworkLinks/{virtualNetworkLinkName}"
     ),
@@ -252,7 +258,9 @@ def _created(typ: str, name: str, inputs: Mapping[str, Any]) -> tuple[str, dict[
                 "clientId": f"client-{inputs['resourceName']}",
             }
         case "azure-native:app:ManagedEnvironment":
-            state["defaultDomain"] = "quiet-field.westeurope.azurecontainerapps.io"
+            internal = inputs["vnetConfiguration"].get("internal")
+            state["defaultDomain"] = ENVIRONMENT_DOMAIN
+            state["staticIp"] = ENVIRONMENT_ADDRESS if internal else "203.0.113.80"
     return own, state
 
 

@@ -8,9 +8,9 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.infra import checks
-from tests.infra.recording import REQUIRED, run
+from tests.infra.recording import IMAGE, REQUIRED, run
 
 ROOT = checks.ROOT
 
@@ -34,6 +34,7 @@ class Mistake:
         new: What a mistake makes of it.
         by: The check that is expected to catch it, `program` where the program itself stops.
         stack: Which profile it shows in.
+        switches: What has to be switched on for it to show.
     """
 
     what: str
@@ -42,9 +43,11 @@ class Mistake:
     new: str
     by: str
     stack: str = "dev"
+    switches: Mapping[str, str] = field(default_factory=dict)
 
 
 C = "infra/components"
+REGISTRY = {"mlflow": "true", "mlflowImage": IMAGE}
 MISTAKES = [
     Mistake("misspelt property of a resource", f"{C}/storage.py", "allow_shared_key_access=", "allow_shared_keys=", "program"),
     Mistake("misspelt property of a nested object", f"{C}/event_hubs.py", "capacity=config", "capcity=config", "program"),
@@ -104,6 +107,11 @@ MISTAKES = [
     Mistake("audit extension not loaded", f"{C}/postgres.py", '"pg_stat_statements,pgaudit"', '"pg_stat_statements"', "policies"),
     Mistake("no private endpoint for the vault", f"{C}/vault.py", 'network.endpoint("vault", self.vault, self.vault.id, "vault")', "pass", "facts", "prod"),
     Mistake("subnet without its delegation", f"{C}/network.py", "if delegated else None", "if False else None", "facts", "prod"),
+    Mistake("registry without an entry in the zones", f"{C}/mlflow.py", 'network.domain("registry", environment, environment.default_domain, environment.static_ip)', "pass", "facts", "prod", REGISTRY),
+    Mistake("entry for the domain and none below it", f"{C}/network.py", '{"all": "*", "apex": "@"}', '{"apex": "@"}', "facts", "prod", REGISTRY),
+    Mistake("zone that its network does not ask", f"{C}/network.py", "virtual_network=privatedns.SubResourceArgs(id=self._vnet.id)", 'virtual_network=privatedns.SubResourceArgs(id="/vnet")', "facts", "prod", REGISTRY),
+    Mistake("registry with a public address", f"{C}/mlflow.py", "internal=True", "internal=False", "facts", "prod", REGISTRY),
+    Mistake("code before the registry is found", f"{C}/network.py", "self.doors += [", "_ = [", "order", "prod", REGISTRY),
     Mistake("no lock on the database", "infra/stack.py", '"postgres": postgres.server.id,', "", "facts", "prod"),
     Mistake("required configuration without a default", "infra/config.py", '"budget_usd": 100,', "", "program"),
 ]  # fmt: skip
@@ -165,14 +173,14 @@ def planted(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def caught(mistake: Mistake, packages: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Check -> the first thing it says."""
     with planted(mistake, monkeypatch):
-        values = {**REQUIRED, "packagesFolder": str(packages)}
+        values = {**REQUIRED, **mistake.switches, "packagesFolder": str(packages)}
         try:
             config, stack = importlib.import_module("infra.config"), importlib.import_module("infra.stack")
             recording = run(lambda: stack.build(config.read_config(values, mistake.stack)).outputs, stack=mistake.stack)
         except Exception as error:  # noqa: BLE001 - whatever stops the program is a catch
             return {"program": f"{type(error).__name__}: {str(error).splitlines()[-1]}"}
     found: dict[str, str] = {}
-    for finding in checks.everything(recording, {"stack": mistake.stack}):
+    for finding in checks.everything(recording, {**mistake.switches, "stack": mistake.stack}):
         found.setdefault(finding.check, finding.text)
     return found
 

@@ -88,12 +88,14 @@ def test_the_switches_can_be_combined_in_many_ways_and_few_runs_cover_their_pair
     assert len(STACKS) <= 12
 
 
-@pytest.mark.parametrize("stack", ["dev", "prod"])
-def test_a_preview_declares_the_same_resources(stack: str, packages: Path) -> None:
+@pytest.mark.parametrize(
+    ("stack", "extra"), [("dev", {}), ("prod", {}), ("prod", {"mlflow": "true", "mlflowImage": IMAGE})]
+)
+def test_a_preview_declares_the_same_resources(stack: str, extra: dict[str, str], packages: Path) -> None:
     def declared(recording: Recording) -> set[tuple[str, str]]:
         return {(resource.typ, resource.name) for resource in recording.resources}
 
-    ahead, done = (recorded(stack, {}, packages, preview=preview) for preview in (True, False))
+    ahead, done = (recorded(stack, extra, packages, preview=preview) for preview in (True, False))
     assert declared(ahead) == declared(done)
 
 
