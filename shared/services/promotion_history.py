@@ -167,8 +167,8 @@ def check_metrics(history: History, model: OpenedModel, rows: dict[str, Rows], f
         return
     computed = {metric.name: metric for metric in again}
     claimed = {metric.name: metric for metric in manifest.metrics}
-    problems = [f"{name} is not claimed" for name in computed.keys() - claimed.keys()]
-    problems += [f"{name} cannot be computed" for name in claimed.keys() - computed.keys()]
+    problems = [f"{name} is not claimed" for name in sorted(computed.keys() - claimed.keys())]
+    problems += [f"{name} cannot be computed" for name in sorted(claimed.keys() - computed.keys())]
     worst = 0.0
     for name in sorted(claimed.keys() & computed.keys()):
         for what in ("value", "low", "high"):

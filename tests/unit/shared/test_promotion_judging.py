@@ -77,6 +77,14 @@ def test_a_first_champion_is_judged_by_itself() -> None:
     assert steps == ["opening", "model", "features", "parity", "figures", "trees again", "scores"]
 
 
+def test_figures_that_are_not_claimed_are_named_in_one_order_whatever_the_process() -> None:
+    verdict = judged(claiming(lambda manifest: replace(manifest, metrics=manifest.metrics[:1])))
+    (check,) = (check for check in verdict.checks if check.name is CheckName.METRICS)
+    missing = check.why.split("; ")
+    assert len(missing) > 4
+    assert missing == sorted(missing)
+
+
 def test_a_champion_of_another_view_is_compared_on_its_own_features() -> None:
     verdict = judged(made(), made(HANDBOOK_V1, 2))
     gain = next(check for check in verdict.checks if check.name is CheckName.GAIN)
