@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from shared.domain.drift_record import VERDICT, State
 from shared.domain.pipeline import Cause
-from shared.services.metering import Sample
+from shared.services.metering import REPLAYS, Sample
 from shared.services.readings import (
     CHAMPION,
     CHAMPION_AGE,
@@ -33,6 +33,8 @@ from shared.services.readings import (
     TRIGGERS,
     ReadingKind,
 )
+from shared.services.replay_sampling import PIPELINE as REPLAYING
+from shared.services.timed_runs import TASK
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -84,6 +86,14 @@ ORDER BY source, rule, window_end_us DESC, check_id DESC
 """
 _RUNS: Final = """
 SELECT pipeline, status, count(*), max(started_at_us) FROM tollgate.pipeline_execution_log GROUP BY 1, 2
+"""
+# By the key's range ("0" follows on "/"). Attempts at one hour drew the same sample, so an hour counts once.
+_REPLAYS: Final = """
+SELECT metric, sum(value) FROM (
+    SELECT metric, max(value) AS value FROM tollgate.task_metrics
+    WHERE run_id >= %(pipeline)s || '/' AND run_id < %(pipeline)s || '0' AND task = %(task)s
+    GROUP BY split_part(run_id, '/', 2), metric
+) AS hourly GROUP BY metric
 """
 _GATE: Final = "SELECT passed, count(*) FROM tollgate.promotion_verdicts GROUP BY 1"
 _CHAMPION: Final = """
@@ -184,6 +194,13 @@ def _pipelines(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
             yield _one(RUN_AGE, _age(now_us, last_us), pipeline=pipeline)
 
 
+def _replays(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
+    rows = connection.execute(_REPLAYS, {"pipeline": REPLAYING, "task": TASK}, binary=True)
+    sums: dict[str, float] = dict(rows)
+    for verdict in REPLAYS.labels["verdict"]:
+        yield Sample(REPLAYS.name, (("app", "retrain"), ("verdict", verdict)), sums.get(verdict, 0.0))
+
+
 def _models(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
     verdicts: dict[bool, int] = dict(_rows(connection, _GATE))
     for passed, result in ((True, "passed"), (False, "refused")):
@@ -217,6 +234,7 @@ _PARTS: Final[tuple[_Part, ...]] = (
     _labels,
     _quality,
     _pipelines,
+    _replays,
     _models,
     _notices,
 )

@@ -13,9 +13,11 @@ from shared.adapters.postgres import parse_postgres
 from shared.adapters.system_clock import SystemClock
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
 from shared.bootstrap.retrain_registry import registry_parts
+from shared.bootstrap.retrain_replaying import replay_parts
 from shared.bootstrap.retrain_shadow import shadow_parts
 from shared.bootstrap.retrain_training import retrain_parts
 from shared.entrypoints.registry_timers import RegistryTimerParts
+from shared.entrypoints.replay_timers import ReplayParts
 from shared.entrypoints.retrain_timers import RetrainParts
 from shared.entrypoints.shadow_timers import ShadowParts
 from shared.ports.probes import Dependency
@@ -34,6 +36,7 @@ class RetrainApp:
     shadow: ShadowParts
     training: RetrainParts
     registry: RegistryTimerParts | None
+    replaying: ReplayParts
 
 
 def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
@@ -47,6 +50,7 @@ def build_retrain_app(environment: Mapping[str, str]) -> RetrainApp:
         shadow=shadow_parts(service, settings.models_container, where, clock, settings.mlflow_tracking_uri),
         training=retrain_parts(service, where, clock, settings),
         registry=registry_parts(service, settings.models_container, where, clock, settings.mlflow_tracking_uri),
+        replaying=replay_parts(service, settings.models_container, where, clock),
     )
 
 

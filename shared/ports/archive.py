@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared.domain.archive import (
     Extent,
@@ -64,6 +64,33 @@ class Archive(Protocol):
 
     def snapshot(self) -> AbstractContextManager[ArchiveSnapshot]:
         """What it holds at this moment; whatever is committed later stays out.
+
+        Raises:
+            Transient: The store cannot be reached now.
+        """
+        ...
+
+
+class SampledDecision(NamedTuple):
+    """A decision that was drawn.
+
+    Attributes:
+        transaction_id: Its transaction, as its row says.
+        record: Its canonical bytes.
+    """
+
+    transaction_id: TransactionId
+    record: bytes
+
+
+class DecisionSamples(Protocol):
+    """Draws decisions at random from those recorded lately."""
+
+    def draw(self, since_us: int, until_us: int, *, seed: int, limit: int) -> Sequence[SampledDecision]:
+        """Draw decisions that were recorded in a range of our clock, its end not included; all if they are few.
+
+        Of transactions that were older than the usual lateness when they were decided, none is drawn. The same
+        decisions and seed give the same sample. Cost: one read of what was recorded in the range.
 
         Raises:
             Transient: The store cannot be reached now.

@@ -174,7 +174,7 @@ class Meters:
         Raises:
             KeyError: The family has no such combination of labels.
         """
-        self._cells.add(_PLACES[family.name, labels], by)
+        self._cells.add(place_of(family, *labels), by)
 
     def record(self, family: Family, value: float, *labels: str) -> None:
         """Add a value to a histogram; a value on a bound belongs to its bucket.
@@ -182,13 +182,22 @@ class Meters:
         Raises:
             KeyError: The family has no such combination of labels.
         """
-        place = _PLACES[family.name, labels]
+        place = place_of(family, *labels)
         self._cells.add(place + bisect_left(family.buckets, value), 1.0)
         self._cells.add(place + len(family.buckets) + 1, value)
 
     def samples(self, family: Family) -> Iterator[Sample]:
         """All totals of one family on this machine."""
         return samples(family, self._cells.totals())
+
+
+def place_of(family: Family, *labels: str) -> int:
+    """Where the cells of a family begin that belong to these labels.
+
+    Raises:
+        KeyError: The family has no such combination of labels.
+    """
+    return _PLACES[family.name, labels]
 
 
 def samples(family: Family, totals: Sequence[float], **labels: str) -> Iterator[Sample]:

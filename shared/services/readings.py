@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from shared.ports.clock import Clock
-from shared.ports.metering import CountsStore
-from shared.services.metering import FAMILIES, LAYOUT, Sample, samples
+from shared.ports.metering import AppCounts, CountsStore
+from shared.services.metering import FAMILIES, LAYOUT, N_CELLS, REPLAYS, Sample, place_of, samples
 
 FOLD_AFTER_US: Final = 86_400_000_000
 """A writer that counted nothing for a day is added up with those that are gone; if it lives, it takes another name."""
@@ -115,6 +115,9 @@ class Readings(Protocol):
     def read(self, now_us: int) -> Sequence[Sample]:
         """The readings of this moment, of the names of `KINDS`; all of one state of the database.
 
+        Samples by the name of `REPLAYS`, with the labels `app` and `verdict`, are counts that the database knows: they
+        are added to what processes counted, and never fall either.
+
         Raises:
             Transient: The store cannot be reached now.
         """
@@ -135,21 +138,22 @@ class Watching:
         Raises:
             Transient: The store cannot be reached now.
         """
-        apps = self._counts.sums(LAYOUT)
+        apps, readings = self.look()
         found: list[Metric] = []
         for family in FAMILIES:
             kind = Kind.HISTOGRAM if family.buckets else Kind.COUNTER
             told = [sample for app in apps for sample in samples(family, app.cells, app=app.app)]
             found.append(Metric(family.name, family.text, kind, told))
-        return [*found, *self.readings()]
+        return [*found, *readings]
 
-    def readings(self) -> list[Metric]:
-        """What the database knows, without the counts.
+    def look(self) -> tuple[Sequence[AppCounts], list[Metric]]:
+        """The counts of each app, and what else the database knows.
 
         Raises:
             Transient: The store cannot be reached now.
         """
-        return _by_kind(self._readings.read(self._clock.now_us()))
+        read = self._readings.read(self._clock.now_us())
+        return _with_replays(self._counts.sums(LAYOUT), read), _by_kind(read)
 
     def fold(self) -> int:
         """Add up the counts of processes that are gone; returns how many there were.
@@ -166,3 +170,14 @@ def _by_kind(read: Iterable[Sample]) -> list[Metric]:
     for sample in read:
         by_name[sample.name].append(sample)
     return [Metric(kind.name, kind.text, kind.kind, by_name[kind.name]) for kind in KINDS]
+
+
+def _with_replays(apps: Iterable[AppCounts], read: Iterable[Sample]) -> list[AppCounts]:
+    """The counts with the replays that the database knows of, by app."""
+    cells = {app.app: list(app.cells) for app in apps}
+    for sample in read:
+        if sample.name == REPLAYS.name:
+            labels = dict(sample.labels)
+            row = cells.setdefault(labels["app"], [0.0] * N_CELLS)
+            row[place_of(REPLAYS, labels["verdict"])] += sample.value
+    return [AppCounts(app, row) for app, row in sorted(cells.items())]

@@ -85,9 +85,9 @@ class Telling:
         """
         now_us = self._clock.now_us()
         sent = dict(self._counts.sums(_SENT))
-        apps = self._counts.sums(LAYOUT)
+        apps, readings = self._watching.look()
         added = [sample for app, cells in apps for sample in _added(app, cells, sent.get(app, ()))]
-        changed = self._changed(self._watching.readings(), now_us)
+        changed = self._changed(readings, now_us)
         if added or changed:
             self._teller.tell(added, changed)
         for app, cells in apps:

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from shared.adapters.postgres_readings import MOST_FIELDS, PostgresReadings
 from shared.adapters.schema.grants import Role
+from shared.services.metering import REPLAYS
 from shared.services.readings import KINDS
 from tests.conftest import MigratedDatabase
 
@@ -29,7 +30,7 @@ class Bench:
         tables = (
             "log_blocks, outbox, dead_letters, drift_metrics, retraining_triggers, feedback_labels, transaction_ids, "
             "data_quality_log, pipeline_execution_log, promotion_verdicts, promotions, performance_metrics, "
-            "notifications"
+            "notifications, task_metrics"
         )
         self.connection.execute(f"TRUNCATE {', '.join('tollgate.' + name.strip() for name in tables.split(','))}")
 
@@ -62,7 +63,8 @@ def test_an_empty_database_says_what_is_not_there(bench: Bench) -> None:
     assert read["tollgate_outbox_oldest_age_seconds"] == {(): 0}
     assert read["tollgate_newest_decision_age_seconds"] == {(): 86_400}
     assert set(read["tollgate_retraining_triggers_open"].values()) == {0}
-    assert read.keys() <= {kind.name for kind in KINDS}
+    assert set(read["tollgate_replays_total"].values()) == {0}
+    assert read.keys() <= {REPLAYS.name, *(kind.name for kind in KINDS)}
 
 
 @pytest.mark.parametrize("age_s", [3, 900, 40_000])
@@ -148,6 +150,24 @@ def test_drift_and_triggers(bench: Bench) -> None:
     }
     assert read["tollgate_drift_alert"] == {(): 1}
     assert read["tollgate_retraining_triggers_open"]["feature drift",] == 1
+
+
+def test_replays_of_all_hours_add_up_and_attempts_at_one_hour_count_once(bench: Bench) -> None:
+    for run, task, equal, different in (
+        ("replaying/100", "run", 7, 2),
+        ("replaying/200", "run", 5, 1),
+        ("replaying/200/2", "run", 5, 1),
+        ("replaying/300", "another", 9, 9),
+        ("replayings/100", "run", 9, 9),
+        ("drift/100", "run", 9, 9),
+    ):
+        for metric, value in (("equal", equal), ("different", different), ("sampled", equal + different)):
+            bench.put("task_metrics", run_id=run, task=task, metric=metric, value=value, recorded_at_us=1)
+    assert bench.read()["tollgate_replays_total"] == {
+        ("retrain", "equal"): 12,
+        ("retrain", "different"): 3,
+        ("retrain", "unchecked"): 0,
+    }
 
 
 def test_label_delay_is_from_the_transaction_to_when_it_was_known(bench: Bench) -> None:

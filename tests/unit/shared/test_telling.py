@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import Transient
 from shared.ports.metering import CountsRow
-from shared.services.metering import CONFIDENCE, LAYOUT, PREDICTIONS, Meters, Sample
+from shared.services.metering import CONFIDENCE, LAYOUT, PREDICTIONS, REPLAYS, Meters, Sample
 from shared.services.readings import Watching
 from shared.services.telling import AGAIN_US, Telling
 from tests.fakes.counts import FakeCells, FakeCounts
@@ -39,9 +39,10 @@ class FakeTeller:
 class FakeReadings:
     def __init__(self) -> None:
         self.champion = 1.0
+        self.replays: list[Sample] = []
 
     def read(self, now_us: int) -> Sequence[Sample]:
-        return [Sample(CHAMPION, (), self.champion)]
+        return [Sample(CHAMPION, (), self.champion), *self.replays]
 
 
 class Bench:
@@ -88,6 +89,15 @@ def test_readings_are_told_when_they_change_and_every_ten_minutes() -> None:
     bench.clock.time_us += AGAIN_US
     assert bench.telling.tell() == (0, 1)
     assert bench.teller.readings == [Sample(CHAMPION, (), 0)]
+
+
+def test_replays_that_the_database_knows_of_are_told_as_what_was_added() -> None:
+    bench = Bench()
+    for total in (0.0, 2.0, 2.0, 3.0):
+        bench.readings.replays = [Sample(REPLAYS.name, (("app", "retrain"), ("verdict", "different")), total)]
+        bench.process().tell()
+        assert bench.teller.added["tollgate_replays_total/retrain/different"] == total
+    assert [sample.name for sample in bench.teller.readings] == [CHAMPION]
 
 
 def test_what_was_not_taken_is_told_again() -> None:

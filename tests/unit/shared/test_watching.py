@@ -9,7 +9,7 @@ import azure.functions as func
 from shared.domain.errors import Transient
 from shared.entrypoints.metrics_routes import scrape
 from shared.ports.metering import CountsRow
-from shared.services.metering import LAYOUT, PREDICTIONS, Meters, Sample
+from shared.services.metering import LAYOUT, PREDICTIONS, REPLAYS, Meters, Sample
 from shared.services.readings import FOLD_AFTER_US, KINDS, Watching
 from tests.fakes.counts import FakeCells, FakeCounts
 from tests.fakes.probes import FakeClock
@@ -49,6 +49,22 @@ def test_a_scrape_tells_of_all_writers_and_of_what_was_read() -> None:
     clock.time_us += FOLD_AFTER_US
     assert watching.fold() == 3
     assert lines(scrape(watching)) == told
+
+
+def test_replays_that_the_database_knows_of_are_added_to_those_that_were_counted() -> None:
+    store, cells = FakeCounts(), FakeCells()
+    Meters(cells).count(REPLAYS, "different", by=2)
+    store.put(CountsRow("score", "w", LAYOUT, cells.own(), 0, 0), known=False)
+    noted = [
+        Sample(REPLAYS.name, (("app", app), ("verdict", "different")), value)
+        for app, value in (("retrain", 3.0), ("score", 40.0))
+    ]
+    told = lines(scrape(Watching(store, FakeReadings(*noted), FakeClock())))
+    assert told.count("# TYPE tollgate_replays_total counter") == 1
+    assert [line for line in told if line.startswith("tollgate_replays_total") and "different" in line] == [
+        'tollgate_replays_total{app="retrain",verdict="different"} 3.0',
+        'tollgate_replays_total{app="score",verdict="different"} 42.0',
+    ]
 
 
 def test_names_follow_the_rules_of_prometheus() -> None:
