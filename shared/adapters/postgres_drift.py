@@ -10,6 +10,7 @@ import numpy as np
 import psycopg
 
 from shared.adapters.postgres_errors import translated
+from shared.adapters.postgres_ledger_statements import STRONGEST_FIRST, VERDICT_CODES
 from shared.domain.drift_counts import DecidedRows, skim
 from shared.domain.drift_performance import MaturedRows
 from shared.domain.drift_policy import Clusters, Usual
@@ -30,7 +31,7 @@ PIECE: Final = 20_000
 SESSION: Final = {"statement_timeout": "120s"}
 """An hour of a million decisions is one statement; the bound of other sessions would cut it off."""
 
-_FRAUD: Final = list(Verdict).index(Verdict.FRAUD)
+_FRAUD: Final = VERDICT_CODES[Verdict.FRAUD]
 
 _FIRST: Final = "SELECT min(event_time_us) FROM tollgate.predictions WHERE event_time_us >= %s"
 
@@ -63,19 +64,18 @@ CROSS JOIN LATERAL (
 ORDER BY w.place
 """
 
-# The strongest label as `labels.Label.strength` says.
-_MATURED: Final = """
+_MATURED: Final = f"""
 SELECT p.score, l.verdict, hashtextextended(t.customer_id, 0), hashtextextended(t.terminal_id, 0)
 FROM tollgate.predictions p
 JOIN tollgate.transactions t ON t.transaction_id = p.transaction_id AND t.event_time_us = p.event_time_us
 CROSS JOIN LATERAL (
     SELECT f.verdict FROM tollgate.feedback_labels f
     WHERE f.transaction_id = p.transaction_id AND f.known_at_us <= %(as_of)s
-    ORDER BY f.source DESC, f.known_at_us DESC, f.confidence DESC, f.verdict = %(fraud)s DESC LIMIT 1
+    ORDER BY {STRONGEST_FIRST} LIMIT 1
 ) AS l
 WHERE p.event_time_us >= %(start)s AND p.event_time_us < %(end)s AND p.bundle_digest = %(digest)s
     AND t.event_time_us >= %(start)s AND t.event_time_us < %(end)s
-"""
+"""  # noqa: S608 - constants
 
 _RECORD: Final = """
 INSERT INTO tollgate.drift_metrics (bundle_digest, subject, statistic, value, window_start_us, window_end_us,
@@ -154,7 +154,7 @@ class PostgresDecidedWindows:
 
     def matured(self, bundle_digest: str, start_us: int, end_us: int, as_of_us: int) -> MaturedRows:
         """A bundle's decisions whose label is known. Cost: a scan of the window's partition, a look-up for each."""
-        values = {"digest": bundle_digest, "start": start_us, "end": end_us, "as_of": as_of_us, "fraud": _FRAUD}
+        values = {"digest": bundle_digest, "start": start_us, "end": end_us, "as_of": as_of_us}
         found = _rows(self._session, "reading matured decisions", _MATURED, values)
         score, verdict, customer, terminal = zip(*found, strict=True) if found else ((), (), (), ())
         return MaturedRows(

@@ -61,6 +61,11 @@ VERDICT_CODES: Final[dict[Verdict, int]] = {verdict: code for code, verdict in e
 SOURCE_CODES: Final[dict[LabelSource, int]] = {source: code for code, source in enumerate(PRECEDENCE)}
 """What the `smallint` columns hold: places in these sequences, which therefore only ever grow at their end."""
 
+STRONGEST_FIRST: Final = (
+    f"f.source DESC, f.known_at_us DESC, f.confidence DESC, f.verdict = {VERDICT_CODES[Verdict.FRAUD]} DESC"
+)
+"""The order of `feedback_labels f` by `Label.strength`: of several labels the first one holds."""
+
 _B, _2, _4, _8, _F, _T = Kind.BYTES, Kind.INT2, Kind.INT4, Kind.INT8, Kind.FLOAT8, Kind.TEXT
 
 BEGIN: Final = Statement("begin", "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")

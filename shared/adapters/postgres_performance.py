@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from shared.adapters.postgres_errors import translated
-from shared.adapters.postgres_ledger_statements import VERDICT_CODES
+from shared.adapters.postgres_ledger_statements import STRONGEST_FIRST, VERDICT_CODES
 from shared.domain.labels import Verdict
 from shared.domain.performance import NO_DECISION, DecidedRows, Measured, Metric
 from shared.ports.performance import KeptFigure
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from shared.adapters.postgres_session import PostgresSession
 
-# Of several labels the strongest holds, by the rule of `Label.strength`; any of them makes a transaction a known one.
+# Of several labels the strongest holds; any of them makes a transaction a known one.
 _ROWS: Final = """
 SELECT {digest}, p.event_time_us, t.customer_id, t.amount_minor, {outcome}, {score}, t.customer_version - 1,
     l.verdict, coalesce(l.first_known_us <= p.recorded_at_us, false)
@@ -30,16 +30,19 @@ JOIN tollgate.transactions t ON t.transaction_id = p.transaction_id AND t.event_
 LEFT JOIN LATERAL (
     SELECT f.verdict, min(f.known_at_us) OVER () AS first_known_us FROM tollgate.feedback_labels f
     WHERE f.transaction_id = p.transaction_id
-    ORDER BY f.source DESC, f.known_at_us DESC, f.confidence DESC, f.verdict LIMIT 1
+    ORDER BY {strongest} LIMIT 1
 ) l ON true
 WHERE p.event_time_us >= %(start)s AND p.event_time_us < %(end)s
 """
-_DECIDED: Final = _ROWS.format(digest="p.bundle_digest", outcome="p.outcome", score="p.score", shadow="")
+_DECIDED: Final = _ROWS.format(
+    digest="p.bundle_digest", outcome="p.outcome", score="p.score", shadow="", strongest=STRONGEST_FIRST
+)
 _IN_SHADOW: Final = _ROWS.format(
     digest="s.bundle_digest",
     outcome=str(NO_DECISION),
     score="s.score",
     shadow="JOIN tollgate.shadow_scores s ON s.event_time_us = p.event_time_us AND s.transaction_id = p.transaction_id",
+    strongest=STRONGEST_FIRST,
 )
 _RECORD: Final = """
 INSERT INTO tollgate.performance_metrics (bundle_digest, segment, metric, value, low, high, note, n_rows, n_frauds,

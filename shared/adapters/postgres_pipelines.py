@@ -59,7 +59,9 @@ VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (cause, subject) WHERE status IN ('open', 'claimed') DO NOTHING
 RETURNING trigger_id
 """
-_TRIGGER: Final = "trigger_id, cause, subject, priority, evidence, created_at_us, coalesce(claimed_by, '')"
+TRIGGER: Final = "trigger_id, cause, subject, priority, evidence, created_at_us, coalesce(claimed_by, '')"
+"""The columns of a trigger, from which `open_trigger` reads it."""
+
 # Who is slower passes over the locked row and takes the next one.
 _CLAIM: Final = f"""
 UPDATE tollgate.retraining_triggers SET status = 'claimed', claimed_by = %s, claimed_at_us = %s
@@ -67,14 +69,14 @@ WHERE trigger_id = (
     SELECT trigger_id FROM tollgate.retraining_triggers WHERE status = 'open'
     ORDER BY priority, created_at_us, trigger_id LIMIT 1 FOR UPDATE SKIP LOCKED
 )
-RETURNING {_TRIGGER}
+RETURNING {TRIGGER}
 """  # noqa: S608 - constants
 _CLOSE: Final = """
 UPDATE tollgate.retraining_triggers SET status = %s, closed_at_us = %s, outcome = %s
 WHERE trigger_id = %s AND status IN ('open', 'claimed')
 """
 _UNFINISHED: Final = f"""
-SELECT {_TRIGGER} FROM tollgate.retraining_triggers WHERE status IN ('open', 'claimed')
+SELECT {TRIGGER} FROM tollgate.retraining_triggers WHERE status IN ('open', 'claimed')
 ORDER BY priority, created_at_us, trigger_id
 """  # noqa: S608 - constants
 _REOPEN: Final = """
@@ -164,7 +166,7 @@ class PostgresTriggers:
     def claim(self, run_id: str, now_us: int) -> OpenTrigger | None:
         """Take the most urgent open one."""
         rows = _rows(self._session, "claiming a trigger", _CLAIM, [run_id, now_us])
-        return _trigger(rows[0]) if rows else None
+        return open_trigger(rows[0]) if rows else None
 
     def close(self, trigger_id: int, *, done: bool, outcome: str, now_us: int) -> bool:
         """Close one that is open or claimed."""
@@ -173,7 +175,7 @@ class PostgresTriggers:
 
     def unfinished(self) -> Sequence[OpenTrigger]:
         """Those that are open or claimed."""
-        return [_trigger(row) for row in _rows(self._session, "reading triggers", _UNFINISHED, [])]
+        return [open_trigger(row) for row in _rows(self._session, "reading triggers", _UNFINISHED, [])]
 
     def reopen(self, trigger_id: int) -> bool:
         """Give a claimed one back."""
@@ -199,7 +201,8 @@ def _run(row: tuple[Any, ...]) -> Run:
     return Run(run_id, pipeline, RunStatus(status), started_at_us, ended_at_us, error, details)
 
 
-def _trigger(row: tuple[Any, ...]) -> OpenTrigger:
+def open_trigger(row: Sequence[Any]) -> OpenTrigger:
+    """A trigger from its columns `TRIGGER`."""
     trigger_id, cause, subject, priority, evidence, created_at_us, claimed_by = row
     return OpenTrigger(
         trigger_id, Trigger(Cause(cause), subject, Priority(priority), evidence, created_at_us), claimed_by

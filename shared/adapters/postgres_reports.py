@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from shared.adapters.postgres_errors import translated
+from shared.adapters.postgres_pipelines import TRIGGER, open_trigger
 from shared.adapters.postgres_session import Connection, PostgresSession
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
-from shared.domain.pipeline import Cause, Notice, OpenTrigger, Priority, Run, RunStatus, Severity, Trigger
+from shared.domain.pipeline import Notice, Run, RunStatus, Severity
 from shared.ports.notifying import PAGE, KeptNotice, NoticeStatus
 from shared.ports.reports import ComparedWindow, GateRow, PageFacts, QualityRow, Series, VerdictRow
 
@@ -53,11 +54,10 @@ _GATE: Final = """
 SELECT verdict_digest, challenger_digest, passed, decided_at_us FROM tollgate.promotion_verdicts
 ORDER BY decided_at_us DESC, verdict_digest LIMIT %s
 """
-_TRIGGERS: Final = """
-SELECT trigger_id, cause, subject, priority, evidence, created_at_us, coalesce(claimed_by, '')
-FROM tollgate.retraining_triggers WHERE status IN ('open', 'claimed')
+_TRIGGERS: Final = f"""
+SELECT {TRIGGER} FROM tollgate.retraining_triggers WHERE status IN ('open', 'claimed')
 ORDER BY priority, created_at_us, trigger_id LIMIT %s
-"""
+"""  # noqa: S608 - constants
 _NOTICES: Final = """
 WITH last AS (
     SELECT * FROM tollgate.notifications WHERE channel = %s ORDER BY created_at_us DESC, notification_id DESC LIMIT %s
@@ -99,7 +99,7 @@ class PostgresReports:
                 performance=_series(_rows(connection, _PERFORMANCE, since_us)),
                 quality=tuple(sorted(quality, key=lambda row: (row.passed, -row.failures, row.source, row.rule))),
                 gate=tuple(GateRow(*row) for row in _rows(connection, _GATE, MAX_ROWS)),
-                triggers=tuple(map(_trigger, _rows(connection, _TRIGGERS, MAX_ROWS))),
+                triggers=tuple(map(open_trigger, _rows(connection, _TRIGGERS, MAX_ROWS))),
                 notices=tuple(map(_notice, _rows(connection, _NOTICES, PAGE, MAX_ROWS))),
                 runs=tuple(map(_run, _rows(connection, _RUNS, since_us))),
             )
@@ -138,13 +138,6 @@ def _verdict(row: Sequence[Any]) -> VerdictRow:
         str(details.get("state", "unknown")),
         tuple((name, float(psi) if isinstance(psi, int | float) else None) for name, psi in findings.items()),
         str(details.get("withheld") or ""),
-    )
-
-
-def _trigger(row: Sequence[Any]) -> OpenTrigger:
-    trigger_id, cause, subject, priority, evidence, created_at_us, claimed_by = row
-    return OpenTrigger(
-        trigger_id, Trigger(Cause(cause), subject, Priority(priority), evidence, created_at_us), claimed_by
     )
 
 

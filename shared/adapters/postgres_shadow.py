@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from shared.adapters.postgres_errors import translated
-from shared.adapters.postgres_ledger_statements import VERDICT_CODES
+from shared.adapters.postgres_ledger_statements import STRONGEST_FIRST, VERDICT_CODES
 from shared.domain.labels import Verdict
 from shared.domain.transaction import ALLOWED_LATENESS_US, FUTURE_TOLERANCE_US
 from shared.ports.shadowing import Look, Pair, PairSelection, Place, ShadowScore, Unscored
@@ -37,13 +37,11 @@ FROM unnest(%s::int8[], %s::text[], %s::float4[], %s::float8[]) AS given(event_t
 ON CONFLICT (bundle_digest, event_time_us, transaction_id) DO NOTHING
 """
 
-# The strongest label by the rule of `Label.strength`.
-_PAIRS: Final = """
+_PAIRS: Final = f"""
 SELECT p.event_time_us, p.transaction_id, p.record, s.score, (
-    SELECT l.verdict = %(fraud)s FROM tollgate.feedback_labels l
-    WHERE l.transaction_id = p.transaction_id AND l.known_at_us <= %(as_of)s
-    ORDER BY l.source DESC, l.known_at_us DESC, l.confidence DESC, l.verdict = %(fraud)s DESC
-    LIMIT 1
+    SELECT f.verdict = %(fraud)s FROM tollgate.feedback_labels f
+    WHERE f.transaction_id = p.transaction_id AND f.known_at_us <= %(as_of)s
+    ORDER BY {STRONGEST_FIRST} LIMIT 1
 )
 FROM tollgate.shadow_scores s
 JOIN tollgate.predictions p ON p.transaction_id = s.transaction_id AND p.event_time_us = s.event_time_us
@@ -52,7 +50,7 @@ WHERE s.bundle_digest = %(digest)s AND s.event_time_us >= %(start)s AND s.event_
     AND p.event_time_us >= %(start)s AND p.event_time_us < %(end)s
 ORDER BY s.event_time_us, s.transaction_id
 LIMIT %(limit)s
-"""
+"""  # noqa: S608 - constants
 
 
 class PostgresShadowScores:
