@@ -138,13 +138,16 @@ class Watching:
         Raises:
             Transient: The store cannot be reached now.
         """
-        apps, readings = self.look()
+        own, read = self._counts.sums(LAYOUT), self._read()
+        apps, counting = _with_replays(own, read), {app.app for app in own}
         found: list[Metric] = []
         for family in FAMILIES:
             kind = Kind.HISTOGRAM if family.buckets else Kind.COUNTER
-            told = [sample for app in apps for sample in samples(family, app.cells, app=app.app)]
+            # An app that counts nothing itself has no noughts to tell either.
+            telling = apps if family is REPLAYS else [app for app in apps if app.app in counting]
+            told = [sample for app in telling for sample in samples(family, app.cells, app=app.app)]
             found.append(Metric(family.name, family.text, kind, told))
-        return [*found, *readings]
+        return [*found, *_by_kind(read)]
 
     def look(self) -> tuple[Sequence[AppCounts], list[Metric]]:
         """The counts of each app, and what else the database knows.
@@ -152,8 +155,8 @@ class Watching:
         Raises:
             Transient: The store cannot be reached now.
         """
-        read = self._readings.read(self._clock.now_us())
-        return _with_replays(self._counts.sums(LAYOUT), read), _by_kind(read)
+        own, read = self._counts.sums(LAYOUT), self._read()
+        return _with_replays(own, read), _by_kind(read)
 
     def fold(self) -> int:
         """Add up the counts of processes that are gone; returns how many there were.
@@ -163,6 +166,9 @@ class Watching:
         """
         now_us = self._clock.now_us()
         return self._counts.fold(now_us - FOLD_AFTER_US, now_us)
+
+    def _read(self) -> Sequence[Sample]:
+        return self._readings.read(self._clock.now_us())
 
 
 def _by_kind(read: Iterable[Sample]) -> list[Metric]:

@@ -342,7 +342,9 @@ FAULTS: dict[str, Callable[[Stage], None]] = {
     "drift": lambda stage: stage.drifts(alert=True),
     "quality": lambda stage: stage.checks(passed=False),
     "gate-refused": lambda stage: stage.judges(passed=False),
-    "replay-mismatch": lambda stage: stage.score.count(REPLAYS, "different"),
+    "replay-mismatch": lambda stage: stage.put(
+        "task_metrics", run_id=f"replaying/{now_us()}", task="run", metric="different", value=1, recorded_at_us=now_us()
+    ),
     "no-champion": lambda stage: stage.champion(None),
     "pipeline-failed": lambda stage: stage.runs("failed"),
 }
