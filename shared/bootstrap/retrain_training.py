@@ -70,7 +70,7 @@ def model_rules(settings: RetrainSettings) -> ModelRules:
         search_s=settings.search_s,
         limit_s=settings.training_limit_s,
         gate=GateRules(min_recall=settings.min_recall, min_precision=settings.min_precision, maturity_us=maturity_us),
-        tried_first=settings.trial_h > 0,
+        trial_us=round(settings.trial_h * US_PER_HOUR),
     )
 
 

@@ -17,7 +17,7 @@ from shared.domain.bundle_manifest import Manifest
 from shared.domain.bundle_pointer import Role
 from shared.domain.errors import InvalidInput, Transient
 from shared.domain.feature_view import VIEWS, FeatureView
-from shared.domain.instants import format_instant
+from shared.domain.instants import US_PER_HOUR, format_instant
 from shared.domain.pipeline import Notice, Plain, Severity
 from shared.domain.promotion import GateRules, Verdict, write_verdict
 from shared.domain.promotion_page import verdict_page
@@ -42,6 +42,11 @@ from shared.services.training_reading import read_history
 _log = logging.getLogger(__name__)
 
 AUTHOR: Final = "retrain"
+
+TRIALS: Final = 2
+"""For so many times the length of a trial a challenger is left in its role by later ones. Immediate triggers may have
+one trained every hour, and if each began a new trial none would ever end; one with too few decisions makes room."""
+
 PAGES: Final = "/api/reports/"
 """Where the drift app shows what lies in the container of reports."""
 
@@ -59,7 +64,7 @@ class ModelRules:
         search_s: After how long no other trial begins, seconds.
         limit_s: How long a run may take, seconds; less than the platform gives a function.
         gate: By which a challenger is judged.
-        tried_first: Whether a challenger scores in shadow before anything else; else it becomes champion at once.
+        trial_us: How long a challenger scores in shadow before it is promoted, microseconds; 0 to promote at once.
     """
 
     name: str
@@ -70,7 +75,7 @@ class ModelRules:
     search_s: float = 120.0
     limit_s: float = 6_600.0
     gate: GateRules = field(default_factory=GateRules)
-    tried_first: bool = True
+    trial_us: int = 24 * US_PER_HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,14 +238,26 @@ class TrainingRun:
             return "refused: " + ", ".join(check.name for check in verdict.refusals)
         reason = f"passed the gate, verdict {kept.digest[:12]}"
         try:
-            if verdict.champion is None or not self._rules.tried_first:
+            if verdict.champion is None or not self._rules.trial_us:
                 succession.promote(made.digest, author=AUTHOR, reason=reason)
                 return f"promoted {model}"
+            if (tried := self._on_trial(verdict.champion)) is not None:
+                return f"passed, but {tried[:12]} is on trial"
             succession.appoint(Role.CHALLENGER, made.digest, author=AUTHOR, reason=reason, verdict_digest=kept.digest)
         except InvalidInput as error:  # a person was faster, or the champion is another one by now
             _log.warning("a challenger that passed was not handed over", exc_info=True)
             return f"passed, but not handed over: {error}"
         return f"challenger {model}"
+
+    def _on_trial(self, champion: str) -> str | None:
+        """The challenger of an earlier training that may still replace this champion; None if the role can be given."""
+        present = self._stores.succession.present().get(Role.CHALLENGER)
+        if present is None or present.pointer.digest is None or present.pointer.author != AUTHOR:
+            return None
+        if self._clock.now_us() >= present.pointer.changed_at_us + TRIALS * self._rules.trial_us:
+            return None
+        kept = self._stores.succession.verdict(present.pointer.digest)
+        return present.pointer.digest if kept is not None and kept.champion == champion else None
 
     def _tell(self, verdict: Verdict, kept: KeptVerdict, summary: str, page: str) -> None:
         severity = Severity.INFORMATION

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from shared.adapters.file_bundles import FileBundles
 from shared.adapters.onnx_scorer import OnnxGraph
 from shared.adapters.xgboost_trainer import XgboostTrainer
+from shared.domain.bundle import bundle_digest
+from shared.domain.bundle_manifest import MANIFEST
 from shared.domain.bundle_pointer import Role
 from shared.domain.errors import Conflict, InvalidInput, Transient
 from shared.domain.feature_columns import LabelColumns
 from shared.domain.feature_view import CARD_V1
-from shared.domain.instants import US_PER_DAY
+from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.pipeline import Severity
-from shared.domain.promotion import CheckName, GateRules, read_verdict
+from shared.domain.promotion import Check, CheckName, GateRules, Verdict, read_verdict
 from shared.domain.registry import RegistryRecord, RunRecord
 from shared.domain.training_model import TrainingParameters
 from shared.domain.training_split import TEST
@@ -83,7 +87,7 @@ class World:
         self.succession = Succession(self.bundles, self.promotions, self.clock, views=["card-v1"], records=self.records)
 
     def run(
-        self, gate: GateRules = LENIENT, *, tried_first: bool = True, limit_s: float = 1e9, lease_s: int = 86_400
+        self, gate: GateRules = LENIENT, *, trial_us: int = US_PER_DAY, limit_s: float = 1e9, lease_s: int = 86_400
     ) -> RetrainingOutcome:
         parameters = TrainingParameters(n_trees=12, learning_rate=0.3, max_bins=256)
         rules = ModelRules(
@@ -93,7 +97,7 @@ class World:
             parameters=parameters,
             trials=1,
             gate=gate,
-            tried_first=tried_first,
+            trial_us=trial_us,
             limit_s=limit_s,
         )
         stores = ModelStores(
@@ -184,7 +188,7 @@ def test_a_first_model_that_passes_becomes_champion(world: World) -> None:
     assert world.notices.told[0].severity is Severity.INFORMATION
 
 
-def test_the_next_one_is_tried_first_or_promoted_at_once(world: World) -> None:
+def test_the_next_one_is_judged_against_the_champion(world: World) -> None:
     assert world.run().summary == "promoted drawn 1"
     first = world.bundles.pointer(Role.CHAMPION).digest
     world.clock.time_us += 1
@@ -194,6 +198,48 @@ def test_the_next_one_is_tried_first_or_promoted_at_once(world: World) -> None:
     assert again.details["champion"] == first
     assert again.details["version"] == 2
     assert world.bundles.pointer(Role.CHALLENGER).digest is None
+
+
+@pytest.fixture
+def easy_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate that lets everything through: the same history gives no better model."""
+
+    def passed(files: object, facing: Mapping[str, bytes] | None, *_: object, **said: Any) -> Verdict:
+        champion = None if facing is None else bundle_digest(facing[MANIFEST])
+        checks = (Check(CheckName.GAIN, 0.1, None, "more than 0", True, "it is better"),)
+        return Verdict(said["expected_digest"], champion, "drawn", said["as_of_us"], LENIENT, None, checks)
+
+    monkeypatch.setattr("shared.services.retraining_run.judge", passed)
+
+
+@pytest.mark.usefixtures("easy_gate")
+def test_a_challenger_is_tried_and_keeps_its_place_until_its_trial_must_have_ended(world: World) -> None:
+    assert world.run().summary == "promoted drawn"
+    champion = world.bundles.pointer(Role.CHAMPION).digest
+    world.clock.time_us += US_PER_HOUR
+    assert world.run().summary == "challenger drawn"
+    tried = world.bundles.pointer(Role.CHALLENGER).digest
+    assert tried not in (None, champion)
+    world.clock.time_us += 2 * US_PER_DAY - 1
+    assert world.run().summary == f"passed, but {str(tried)[:12]} is on trial"
+    assert world.bundles.pointer(Role.CHALLENGER).digest == tried
+    world.clock.time_us += 1
+    assert world.run().summary == "challenger drawn"
+    assert world.bundles.pointer(Role.CHALLENGER).digest not in (None, champion, tried)
+    assert world.bundles.pointer(Role.CHAMPION).digest == champion
+
+
+@pytest.mark.usefixtures("easy_gate")
+def test_a_challenger_that_was_judged_against_another_champion_keeps_no_place(world: World) -> None:
+    world.run()
+    world.clock.time_us += US_PER_HOUR
+    world.run()
+    tried = world.bundles.pointer(Role.CHALLENGER).digest
+    world.clock.time_us += US_PER_HOUR
+    assert world.run(trial_us=0).summary == "promoted drawn", "without trials it takes the place at once"
+    world.clock.time_us += US_PER_HOUR
+    assert world.run().summary == "challenger drawn"
+    assert world.bundles.pointer(Role.CHALLENGER).digest not in (None, tried)
 
 
 def test_history_without_mature_labels_is_named(world: World) -> None:
