@@ -56,7 +56,7 @@ class Run:
 
 
 class Priority(IntEnum):
-    """How soon a trigger is answered; `IMMEDIATE` overrides the cooldown (record 0006)."""
+    """How soon a trigger is answered; `IMMEDIATE` waits for nothing (record 0023)."""
 
     IMMEDIATE = 0
     HIGH = 1

@@ -6,7 +6,7 @@ out, and whoever takes it then marks the dead run as failed, gives its trigger b
 everything that is known, so it answers all triggers that were open when it began.
 
 What was not done is noted with its reason: a day on which no timer fired, a wait for the cooldown or for new
-transactions (record 0006), a day on which a training ran already. Each reason is noted once, however often it is met.
+transactions (record 0023), a day on which a training ran already. Each reason is noted once, however often it is met.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class RetrainingRules:
     """When a training may begin.
 
     Attributes:
-        cooldown_us: After the last finished training, microseconds (record 0006: 48 hours).
-        min_new: Transactions that must have matured since its data (record 0006: 10,000).
+        cooldown_us: After the last finished training, microseconds (record 0023: 48 hours).
+        min_new: Transactions that must have matured since its data (record 0023: 10,000).
         maturity_us: How old a transaction must be to be learnt from, microseconds.
         lease_us: How long a process that died blocks others, microseconds.
     """
