@@ -17,12 +17,18 @@ from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.drift_counts import DecidedRows, HourCounts, hour_counts
 from shared.domain.drift_performance import (
+    USUAL_DAYS,
     Decline,
+    Figure,
+    Missed,
     PerformancePolicy,
     declines,
     expected,
     figures,
+    may_have_fallen,
+    missed,
     reference_figures,
+    spread,
 )
 from shared.domain.drift_policy import (
     LENGTHS,
@@ -65,7 +71,8 @@ SETTLING_US: Final = 5 * US_PER_MINUTE
 """How long after its end an hour is left alone, so that what was on its way is in it."""
 
 MATURED_DAYS: Final = (1, 7)
-"""Days of matured decisions that performance is taken over: the shortest that says anything, and a week."""
+"""Days of matured decisions that performance is taken over: the shortest that says anything, and a week. Days count as
+usual that end before the longest begins, so that what comes slowly is not learnt as it comes."""
 
 ANYTHING: Final = "*"
 
@@ -140,6 +147,7 @@ class DriftCheck:
         self._parts = parts
         self._rules = rules
         self._champion: _Champion | None = None
+        self._missed: dict[tuple[str, int], Missed] = {}
 
     def run(self, go_on: Callable[[], bool] = lambda: True) -> Evidence:
         """Make up for every complete hour that has no verdict yet, then look at what has matured.
@@ -326,11 +334,20 @@ class DriftCheck:
             if not len(rows.score):
                 continue
             now = figures(rows, bundle.manifest.thresholds.decline)
-            self._parts.metrics.record(bundle.digest, estimate_rows(LABEL, "", now, span, len(rows.score)), now_us)
+            widely = missed(rows, bundle.manifest.thresholds.decline)
+            metrics = estimate_rows(LABEL, "", now, span, len(rows.score))
+            count, name = float(widely.terminals), Figure.MISSED_TERMINALS.value
+            metrics.append(DriftMetric(LABEL, name, count, *span, 0, widely.n_rows, {}))
+            self._parts.metrics.record(bundle.digest, metrics, now_us)
             announced = self._parts.announcements.announced(*span)
+            if _announced(announced, LABEL, *span):
+                continue
             for one in declines(self._rules.performance, before, now):
-                if not _announced(announced, LABEL, *span):
-                    told.setdefault(one.cause, one)
+                told.setdefault(one.cause, one)
+            if days == min(MATURED_DAYS) and may_have_fallen(self._rules.performance, before, now):
+                wider = spread(self._rules.performance, self._usual_days(champion, until_us, end_us), widely)
+                if wider is not None:
+                    told.setdefault(wider.cause, wider)
         for one in told.values():
             evidence: dict[str, Plain] = {
                 "bundle": bundle.digest,
@@ -352,6 +369,24 @@ class DriftCheck:
                 evidence,
                 now_us,
             )
+
+    def _usual_days(self, champion: _Champion, until_us: int, as_of_us: int) -> list[Missed]:
+        """Whole days since its promotion, none of them announced; each is read once and then remembered."""
+        bundle = champion.bundle
+        last_us = (until_us - max(MATURED_DAYS) * US_PER_DAY) // US_PER_DAY * US_PER_DAY
+        starts = [last_us - days * US_PER_DAY for days in range(USUAL_DAYS, 0, -1)]
+        kept: dict[tuple[str, int], Missed] = {}
+        for start_us in starts:
+            span, key = (start_us, start_us + US_PER_DAY), (bundle.digest, start_us)
+            if start_us < champion.since_us or _announced(self._parts.announcements.announced(*span), LABEL, *span):
+                continue
+            if key in self._missed:
+                kept[key] = self._missed[key]
+            else:
+                rows = self._parts.windows.matured(bundle.digest, *span, as_of_us=as_of_us)
+                kept[key] = missed(rows, bundle.manifest.thresholds.decline)
+        self._missed = kept
+        return list(kept.values())
 
     def _open(self, trigger: Trigger) -> int:
         return int(self._parts.triggers.open(trigger) is not None)

@@ -14,9 +14,9 @@ from shared.domain.bundle_pointer import Role
 from shared.domain.bundle_reference import SCORE, Histogram
 from shared.domain.drift_counts import DecidedRows, matched
 from shared.domain.drift_performance import MaturedRows
-from shared.domain.drift_record import LABEL, PSI, VERDICT, DriftMetric, State
+from shared.domain.drift_record import ALL, LABEL, PSI, VERDICT, DriftMetric, State
 from shared.domain.errors import Transient
-from shared.domain.instants import US_PER_HOUR
+from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.pipeline import Cause, Priority
 from shared.ports.drift import Announcement
 from shared.services.drift_check import DriftCheck, DriftParts, DriftRules
@@ -304,3 +304,48 @@ def test_recall_that_fell_is_concept_drift_and_cannot_wait(tmp_path: Path, found
     recall = [row for key, row in late.metrics.rows.items() if key[1:3] == (LABEL, "recall")]
     assert len(recall) == 2
     assert all(row.value == pytest.approx(found, abs=0.06) for row in recall)
+
+
+class Labelled(FakeDecidedWindows):
+    """Every window has 1,000 decisions with known labels, of which 60 are frauds and 42 of those were missed: at 14
+    terminals, and at 42 in windows that end with one moment."""
+
+    wide_until_us = 0
+    asked: list[tuple[int, int]]
+
+    def matured(self, bundle_digest: str, start_us: int, end_us: int, as_of_us: int) -> MaturedRows:
+        self.asked.append((start_us, end_us))
+        rows = np.arange(1_000)
+        terminals = 42 if end_us == self.wide_until_us else 14
+        score = np.where((rows >= 42) & (rows < 60), 0.9, 0.01)
+        return MaturedRows(score, rows < 60, rows, np.where(rows < 42, rows % terminals, rows))
+
+
+@pytest.mark.parametrize(
+    ("days", "announced", "told"), [(31, False, True), (31, True, False), (25, False, False)], ids=str
+)
+def test_fraud_missed_at_more_terminals_than_on_usual_days_cannot_wait(
+    tmp_path: Path, days: int, announced: bool, told: bool
+) -> None:
+    late = scene(tmp_path, decisions(1))
+    late.windows = windows = Labelled(late.windows.rows, late.windows.customer, late.windows.terminal)
+    end_us = START_US + days * US_PER_DAY
+    windows.asked, windows.wide_until_us = [], end_us - BUNDLE.manifest.label.maturity_us
+    if announced:
+        late.announcements.announce(Announcement(LABEL, windows.wide_until_us - 1, end_us, "test", "test"), 0)
+    before_us = end_us - US_PER_HOUR
+    done = DriftMetric(ALL, VERDICT, 0.0, before_us - US_PER_HOUR, before_us, 0, 0, {"state": State.QUIET.value})
+    late.metrics.record(BUNDLE.digest, [done], before_us)
+    late.run(days * 24)
+    concept = [kept.trigger for kept in late.triggers.kept.values() if kept.trigger.cause is Cause.CONCEPT_DRIFT]
+    assert bool(concept) == told
+    if told:
+        assert concept[0].priority is Priority.IMMEDIATE
+        assert concept[0].evidence["figure"] == "missed_terminals"
+        assert concept[0].evidence["now"] == pytest.approx(42)
+        assert concept[0].evidence["before"] == pytest.approx(14)
+        usual = [(first, last) for first, last in windows.asked if last <= windows.wide_until_us - 7 * US_PER_DAY]
+        assert all(first >= START_US and last - first == US_PER_DAY for first, last in usual)
+        assert len(set(usual)) == len(usual) >= 14
+    kept = [row for key, row in late.metrics.rows.items() if key[1:3] == (LABEL, "missed_terminals")]
+    assert [row.value for row in kept] == [42, 42]
