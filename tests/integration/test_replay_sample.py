@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 import azure.functions as func
@@ -34,6 +36,7 @@ from tests.fakes.bundles import golden_files, trained_scorer
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
+from tests.host.hosting import ROOT, HostProcess, until
 from tests.unit.domain.worlds import BASE_US, transaction
 
 HOUR_US: Final = BASE_US // US_PER_HOUR * US_PER_HOUR + 30 * US_PER_DAY
@@ -54,6 +57,7 @@ class Desk:
     owner: psycopg.Connection[Any]
     parts: ReplayParts
     clock: FakeClock
+    models: str
     decided: int = 0
 
     def decide(
@@ -128,7 +132,7 @@ def desk(migrated_database: MigratedDatabase, storage: str) -> Iterator[Desk]:
         container = service.create_container(name)
         BlobBundles(container).put(golden_files())
         parts = replay_parts(service, name, migrated_database.role_connection(Role.RETRAIN), clock)
-        yield Desk(migrated_database, owner, parts, clock)
+        yield Desk(migrated_database, owner, parts, clock, name)
         container.delete_container()
 
 
@@ -166,6 +170,36 @@ def test_a_deployment_without_a_champion_or_decisions_is_quiet(desk: Desk) -> No
     assert not desk.told()
 
 
+def test_the_app_as_it_is_deployed_does_it(desk: Desk, storage: str, tmp_path: Path) -> None:
+    this_us = time.time_ns() // 1000 // US_PER_HOUR * US_PER_HOUR
+    # In both hours, because the second may begin before the timer is fired.
+    for hour_us in (this_us - US_PER_HOUR, this_us):
+        desk.decide(2, recorded_at_us=hour_us, event_time_us=hour_us)
+        desk.decide(recorded_at_us=hour_us, event_time_us=hour_us, raw_score=0.123)
+    never = "0 0 0 1 1 *"
+    app = HostProcess(
+        tmp_path,
+        ROOT / "functions" / "retrain",
+        {
+            "FUNCTIONS_WORKER_RUNTIME": "python",
+            "AzureWebJobsStorage": storage,
+            "DATA_STORAGE": storage,
+            "DATABASE": desk.database.role_dsn(Role.RETRAIN),
+            "MODELS_CONTAINER": desk.models,
+            "DAILY_TRAINING_SCHEDULE": never,
+            "TRIGGER_POLL_SCHEDULE": never,
+        },
+    )
+    try:
+        app.start()
+        assert app.run_by_hand("replay_sample").status == 202
+        until(lambda: desk.watched()["different"] == 1, "the sample to be noted", 30)
+    finally:
+        app.discard()
+    assert desk.watched() == {"equal": 2, "different": 1, "unchecked": 0}
+    assert [title for _, title, _ in desk.told()] == ["1 of 3 sampled decisions came out different when decided again"]
+
+
 def test_a_sample_is_bounded_by_recorded_time_and_follows_from_its_seed(desk: Desk) -> None:
     inside = {
         *desk.decide(40),
@@ -201,17 +235,24 @@ def test_an_hour_is_drawn_without_reading_the_rest(desk: Desk) -> None:
     )
     desk.owner.execute("VACUUM ANALYZE tollgate.predictions")
 
-    def read_whole() -> int:
+    def counted() -> tuple[int, int]:
+        """Rows that were read by going through whole partitions, and looks into the index on the recorded time."""
         desk.owner.execute("SELECT pg_stat_clear_snapshot()")
-        query = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname LIKE 'predictions_p%'"
-        return int(desk.owner.execute(query).fetchall()[0][0])
+        query = """
+            SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname LIKE 'predictions_p%'),
+                (SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE 'predictions_p%recorded_at_us_idx')
+        """
+        rows, looks = desk.owner.execute(query).fetchall()[0]
+        return int(rows), int(looks)
 
-    before = read_whole()
+    rows, looks = counted()
     session = PostgresSession(desk.database.role_connection(Role.RETRAIN), "test")
     drawn = PostgresReplaySample(session).draw(HOUR_US, HOUR_US + US_PER_HOUR, seed=1, limit=10)
     session.close()
     assert len(drawn) == 10
-    assert read_whole() == before, "the session that read has ended, so its counts are in"
+    until(lambda: counted()[1] > looks, "the counts of the session that ended", 10)
+    assert counted()[0] == rows
+    assert counted()[1] - looks <= 3, "partitions of transactions that are too old are passed over"
 
 
 def test_a_database_that_is_away_is_transient() -> None:
