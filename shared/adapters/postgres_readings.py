@@ -1,8 +1,8 @@
-"""What the database knows, read for those who watch: each statement bounded, whatever the tables have grown to.
+"""What the database knows, read for those who watch: what grows with traffic is never read as a whole.
 
 Tables that grow with traffic have no index for a question like "the newest": the log's blocks have one by recorded
 time, of labels the last pages of the table are looked at (labels are only ever added), and of hourly tables the rows
-with the highest numbers.
+with the highest numbers. Runs, notices and dead letters are counted whole: they are some thousand rows a day at most.
 """
 
 from __future__ import annotations
@@ -48,15 +48,18 @@ _HOUR_US: Final = 3_600 * US
 _DAY_US: Final = 24 * _HOUR_US
 
 MOST_FIELDS: Final = 20
-"""Offending fields that are told apart. A field may be anything that a sender wrote, and each is a series."""
+"""Offending fields that are told apart: each is a series."""
 
 _NEWEST: Final = "SELECT max(recorded_at_us) FROM tollgate.log_blocks WHERE recorded_at_us >= %s"
 _WAITING: Final = "SELECT count(*) FROM (SELECT FROM tollgate.outbox LIMIT 10000) AS waiting"
 _OLDEST: Final = "SELECT recorded_at_us FROM tollgate.outbox ORDER BY outbox_id LIMIT 1"
 _DEAD: Final = """
-SELECT source, coalesce(field, ''), count(*), count(*) FILTER (WHERE replayed_at_us IS NULL)
+SELECT source, CASE WHEN coalesce(rule, reason) = ANY(%s) THEN 'unknown' ELSE coalesce(field, '') END, count(*),
+    count(*) FILTER (WHERE replayed_at_us IS NULL)
 FROM tollgate.dead_letters GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
 """
+_MADE_UP: Final = ["is not a known field", "must not be given twice"]
+"""Rules that name a field by what the sender wrote, which may be anything, a card's number too: no label shows it."""
 _DRIFT: Final = """
 SELECT DISTINCT ON (subject, statistic, window_end_us - window_start_us)
     subject, statistic, (window_end_us - window_start_us) / 3600000000.0, value, details ->> 'state'
@@ -152,7 +155,7 @@ def _lag(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
 
 
 def _dead_letters(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
-    rows = _rows(connection, _DEAD)
+    rows = _rows(connection, _DEAD, _MADE_UP)
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for place, (hub, field, count, waiting) in enumerate(rows):
         key = hub, (field or "event") if place < MOST_FIELDS else "other"

@@ -10,6 +10,9 @@ from psycopg.types.json import Jsonb
 
 from shared.adapters.postgres_readings import MOST_FIELDS, PostgresReadings
 from shared.adapters.schema.grants import Role
+from shared.domain.errors import InvalidInput
+from shared.domain.event import parse_object
+from shared.domain.transaction import check_names
 from shared.services.metering import REPLAYS
 from shared.services.readings import KINDS
 from tests.conftest import MigratedDatabase
@@ -87,6 +90,33 @@ def test_lag(bench: Bench, age_s: int) -> None:
     assert read["tollgate_newest_decision_age_seconds"] == {(): age_s}
     assert read["tollgate_outbox_oldest_age_seconds"] == {(): 70}
     assert read["tollgate_outbox_waiting"] == {(): 2}
+
+
+def test_what_a_sender_made_up_is_no_label(bench: Bench) -> None:
+    refusals = []
+    for refused in (
+        lambda: check_names({"4111111111111111": 1}, (), "transaction"),
+        lambda: parse_object(b'{"4111111111111111": 1, "4111111111111111": 2}'),
+    ):
+        with pytest.raises(InvalidInput) as refusal:
+            refused()
+        refusals.append(refusal.value)
+    for number, error in enumerate(refusals):
+        bench.put(
+            "dead_letters",
+            source="transactions",
+            partition_id="0",
+            event_offset=f"{number}",
+            reason="bad",
+            field=error.field,
+            rule=error.rule,
+            body=b"x",
+            received_at_us=1,
+        )
+    read = bench.read()
+    assert [error.field for error in refusals] == ["4111111111111111"] * 2
+    assert read["tollgate_dead_letters_total"] == {("transactions", "unknown"): 2}
+    assert read["tollgate_dead_letters_waiting"] == {("transactions", "unknown"): 2}
 
 
 def test_dead_letters_have_a_bounded_number_of_series(bench: Bench) -> None:
