@@ -298,20 +298,19 @@ class Retraining:
         return words
 
     def _dismiss(self, kept: OpenTrigger, outcome: str) -> None:
-        """Close a trigger that leads to nothing, and tell people."""
+        """Tell people of a trigger that leads to nothing, and close it: in this order, or who dies leaves it untold."""
         now_us = self._clock.now_us()
-        if self._stores.triggers.close(kept.trigger_id, done=False, outcome=outcome, now_us=now_us):
-            title = f"No retraining for {kept.trigger.cause}"
-            self._stores.notices.put(
-                Notice(
-                    f"retrain/trigger/{kept.trigger_id}",
-                    Severity.WARNING,
-                    title,
-                    {"trigger": kept.trigger_id, "outcome": outcome},
-                    "",
-                    now_us,
-                )
+        self._stores.notices.put(
+            Notice(
+                f"retrain/trigger/{kept.trigger_id}",
+                Severity.WARNING,
+                f"No retraining for {kept.trigger.cause}",
+                {"trigger": kept.trigger_id, "outcome": outcome},
+                "",
+                now_us,
             )
+        )
+        self._stores.triggers.close(kept.trigger_id, done=False, outcome=outcome, now_us=now_us)
 
     def _skip(self, kept: OpenTrigger, waits: _Wait, now_us: int) -> None:
         """Note why a trigger waits: once for each reason, so that a poll every minute does not fill the log."""

@@ -276,6 +276,18 @@ def test_a_process_that_is_killed_by_its_trigger_each_time_is_given_up(world: Wo
     assert not world.trained
 
 
+def test_a_trigger_is_given_up_only_once_people_are_told(world: World) -> None:
+    number = world.triggers.open(IMMEDIATE)
+    world.fault = InvalidInput("history", "must hold at least 10 frauds")
+    world.notices.fault = Transient("the table of notices is away")
+    with pytest.raises(Transient):
+        world.app().poll()
+    assert [kept.trigger_id for kept in world.triggers.unfinished()] == [number]
+    world.app().poll()
+    assert [notice.dedup_key for notice in world.notices.told] == [f"retrain/trigger/{number}"]
+    assert number in world.triggers.closed
+
+
 def test_too_little_history_is_a_reason_and_no_failure(world: World) -> None:
     number = world.triggers.open(IMMEDIATE)
     world.fault = InvalidInput("history", "must hold at least 10 frauds")
