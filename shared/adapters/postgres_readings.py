@@ -1,8 +1,8 @@
-"""What the database knows, read for those who watch: what grows with traffic is never read as a whole.
+"""What the database knows, read for those who watch: what grows with every decision is never read as a whole.
 
 Tables that grow with traffic have no index for a question like "the newest": the log's blocks have one by recorded
 time, of labels the last pages of the table are looked at (labels are only ever added), and of hourly tables the rows
-with the highest numbers. Runs, notices and dead letters are counted whole: they are some thousand rows a day at most.
+with the highest numbers. Runs, notices and dead letters are counted whole, which is dear once there are millions.
 """
 
 from __future__ import annotations
