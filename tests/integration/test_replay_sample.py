@@ -240,7 +240,8 @@ def test_an_hour_is_drawn_without_reading_the_rest(desk: Desk) -> None:
         desk.owner.execute("SELECT pg_stat_clear_snapshot()")
         query = """
             SELECT (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname LIKE 'predictions_p%'),
-                (SELECT sum(idx_scan) FROM pg_stat_user_indexes WHERE indexrelname LIKE 'predictions_p%recorded_at_us_idx')
+                (SELECT sum(idx_scan) FROM pg_stat_user_indexes
+                    WHERE indexrelname LIKE 'predictions_p%_recorded_at_us_idx')
         """
         rows, looks = desk.owner.execute(query).fetchall()[0]
         return int(rows), int(looks)
