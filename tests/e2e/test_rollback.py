@@ -232,6 +232,13 @@ def count(twin: Twin, query: str) -> int:
     return int(row[0]) if row else 0
 
 
+def failed_runs(twin: Twin) -> list[tuple[str, str]]:
+    """Timers whose work failed, and why: those of either release, on either schema."""
+    with psycopg.connect(twin.settings.database_dsn()) as connection:
+        rows = connection.execute("SELECT run_id, error FROM tollgate.pipeline_execution_log WHERE status = 'failed'")
+        return [(str(run_id), str(error)) for run_id, error in rows]
+
+
 def streamed(twin: Twin, epoch: str) -> Answers:
     """Have some events decided by the ingest app; the score app answers the same transactions as repeats."""
     asked = {
@@ -378,6 +385,8 @@ def test_a_release_goes_out_and_back_on_one_database(
 
         assert count(twin, "SELECT count(*) FROM tollgate.predictions") == len(answers)
         assert count(twin, "SELECT count(*) FROM tollgate.dead_letters") == 0
+        assert failed_runs(twin) == []
+        assert count(twin, "SELECT count(*) FROM tollgate.pipeline_execution_log WHERE status = 'done'") > 0
         this.tollgate(twin, "seal", "--everything")
         assert f"{len(answers):,} decisions replayed" in this.tollgate(twin, "verify", "decisions")
         assert "the log is whole" in this.tollgate(twin, "verify", "log")
