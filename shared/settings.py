@@ -12,10 +12,19 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from shared.domain.decision import Policy
+from shared.domain.cost_policy import (
+    BASIS_POINTS,
+    DECLINE_MARGIN_BP,
+    GOODWILL_COST_MINOR,
+    REVIEW_COST_MINOR,
+    CostPolicy,
+    Costs,
+)
+from shared.domain.decision import DecidingPolicy, Policy
 from shared.domain.errors import InvalidInput
 from shared.domain.instants import US_PER_DAY
 from shared.domain.surrogates import KeyRing, parse_key_ring
+from shared.domain.transaction import MAX_AMOUNT_MINOR
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -91,6 +100,11 @@ class DecidingSettings(ProbeSettings):
         pattern="^[A-Z]{3}$",
         description="The one currency that amounts are decided in, ISO 4217; others are refused.",
     )
+    policy_name: Literal["fixed-v1", "expected-loss-v1"] = Field(
+        default="fixed-v1",
+        alias="POLICY",
+        description="How a score becomes a decision: by two thresholds, or by what is expected to cost least.",
+    )
     fraud_threshold: float = Field(
         default=0.8, alias="FRAUD_THRESHOLD", gt=0, le=1, description="Calibrated score from which on it is declined."
     )
@@ -100,6 +114,37 @@ class DecidingSettings(ProbeSettings):
         gt=0,
         le=1,
         description="Calibrated score from which on it is reviewed; at most FRAUD_THRESHOLD.",
+    )
+    review_cost_minor: int = Field(
+        default=REVIEW_COST_MINOR,
+        alias="REVIEW_COST_MINOR",
+        ge=1,
+        le=MAX_AMOUNT_MINOR,
+        description="What a review costs, minor units.",
+    )
+    decline_margin_bp: int = Field(
+        default=DECLINE_MARGIN_BP,
+        alias="DECLINE_MARGIN_BP",
+        ge=0,
+        le=BASIS_POINTS,
+        description="Share of the amount that is lost with a wrong decline, basis points.",
+    )
+    goodwill_cost_minor: int = Field(
+        default=GOODWILL_COST_MINOR,
+        alias="GOODWILL_COST_MINOR",
+        ge=0,
+        le=MAX_AMOUNT_MINOR,
+        description="What a wrong decline costs beside that, minor units.",
+    )
+    policy_declines: bool = Field(
+        default=True, alias="POLICY_DECLINES", description="Whether expected-loss-v1 may decline, or only review."
+    )
+    review_shadow_price_minor: int = Field(
+        default=0,
+        alias="REVIEW_SHADOW_PRICE_MINOR",
+        ge=0,
+        le=MAX_AMOUNT_MINOR,
+        description="What a review must save beyond its cost, minor units: the price of capacity.",
     )
     event_max_age_days: int = Field(
         default=7,
@@ -131,9 +176,13 @@ class DecidingSettings(ProbeSettings):
     )
 
     @property
-    def policy(self) -> Policy:
-        """The thresholds."""
-        return Policy(self.review_threshold, self.fraud_threshold)
+    def policy(self) -> DecidingPolicy:
+        """The policy that decides; the thresholds must make sense whether it is theirs or not."""
+        fixed = Policy(self.review_threshold, self.fraud_threshold)
+        costs = Costs(
+            self.review_cost_minor, self.decline_margin_bp, self.goodwill_cost_minor, declines=self.policy_declines
+        )
+        return fixed if self.policy_name == fixed.name else CostPolicy(costs, self.review_shadow_price_minor)
 
     @property
     def lateness_us(self) -> int:

@@ -269,8 +269,9 @@ def _show_decision(stored: StoredDecision, found: Replay) -> None:
             "decision": f"{decision.outcome.value} for {record.transaction_id}",
             "event time": format_instant(record.event_time_us),
             "score": f"{decision.score.probability!r}, of the model's {record.raw_score!r}",
-            "policy": f"{decision.policy.name}: review from {decision.policy.review_threshold},"
-            f" decline from {decision.policy.decline_threshold}; {decision.rules_version}",
+            "policy": f"{decision.policy.name}: "
+            + ", ".join(f"{name} {value}" for name, value in decision.policy.parameters.items())
+            + f"; {decision.rules_version}",
             "model": f"{record.model_name} {record.model_version}, bundle {decision.score.bundle_digest[:16]}",
             "runtime": record.fingerprint.hex()[:16],
             "amount": f"{record.amount_minor} minor units {record.currency}",

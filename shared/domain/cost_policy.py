@@ -24,6 +24,7 @@ what it recorded; capacity holds for the average day of the span that the shadow
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -154,7 +155,18 @@ class CostPolicy:
         """Name and version of the policy."""
         return "expected-loss-v1"
 
-    def outcome(self, score: Score, amount_minor: int) -> Outcome:
+    @property
+    def parameters(self) -> Mapping[str, int | float | bool]:
+        """Costs and shadow price, by name."""
+        return {
+            "review_cost_minor": self.costs.review_minor,
+            "decline_margin_bp": self.costs.margin_bp,
+            "goodwill_cost_minor": self.costs.goodwill_minor,
+            "declines": self.costs.declines,
+            "review_shadow_price_minor": self.shadow_price_minor,
+        }
+
+    def outcome(self, score: Score, amount_minor: int, /) -> Outcome:
         """What is expected to cost least.
 
         >>> policy = CostPolicy(Costs(review_minor=500))

@@ -1,4 +1,4 @@
-"""From a score to a decision: rules first, then the policy's thresholds.
+"""From a score to a decision: rules first, then the policy.
 
 The pipeline is fixed: score, calibration, rules, policy, reasons. A rule can only escalate (approve < review <
 decline): what the policy says is the least that happens. No rules are deployed yet; the set is there, empty and
@@ -7,10 +7,10 @@ versioned, so that a decision already records which one it went through.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.feature_view import FeatureView
@@ -27,6 +27,28 @@ class Outcome(StrEnum):
 
 STRICTNESS: Final = tuple(Outcome)
 """From the mildest to the strictest."""
+
+
+class DecidingPolicy(Protocol):
+    """What a score and an amount alone lead to; a value that can be compared and hashed, recorded by each decision."""
+
+    @property
+    def name(self) -> str:
+        """Name and version of the policy."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, int | float | bool]:
+        """All that its outcomes depend on beside score and amount, by name, in the order they are shown in."""
+        ...
+
+    def outcome(self, score: Score, amount_minor: int, /) -> Outcome:
+        """The outcome for a score and an amount in minor units."""
+        ...
+
+    def __hash__(self) -> int:
+        """Of all parameters."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +83,13 @@ class Policy:
         """Name and version of the policy."""
         return "fixed-v1"
 
-    def outcome(self, score: Score) -> Outcome:
-        """What the score alone leads to; a score on a threshold has reached it.
+    @property
+    def parameters(self) -> Mapping[str, int | float | bool]:
+        """The thresholds, by name."""
+        return {"review_threshold": self.review_threshold, "decline_threshold": self.decline_threshold}
+
+    def outcome(self, score: Score, _amount_minor: int = 0, /) -> Outcome:
+        """What the score leads to, whatever the amount; a score on a threshold has reached it.
 
         >>> Policy(0.5, 0.9).outcome(Score(0.9, "")).value
         'decline'
@@ -143,32 +170,39 @@ class Decision:
     Attributes:
         outcome: The answer.
         score: The score it rests on.
-        policy: The policy with its thresholds.
+        policy: The policy with its parameters.
         rules_version: The rule set it went through.
         rule_hits: The rules that applied, ordered by id.
     """
 
     outcome: Outcome
     score: Score
-    policy: Policy
+    policy: DecidingPolicy
     rules_version: str
     rule_hits: tuple[RuleHit, ...] = ()
 
 
 def decide_outcome(
-    score: Score, policy: Policy, rules: RuleSet, view: FeatureView, vector: Sequence[float]
+    score: Score,
+    amount_minor: int,
+    policy: DecidingPolicy,
+    rules: RuleSet,
+    *,
+    view: FeatureView,
+    vector: Sequence[float],
 ) -> Decision:
     """Apply rules, then the policy; the strictest outcome holds.
 
     Args:
         score: The calibrated score.
-        policy: The thresholds.
+        amount_minor: The transaction's amount, minor units.
+        policy: The policy.
         rules: The rule set.
         view: The feature view of the vector.
         vector: (n_features,) the feature vector that was scored.
     """
     hits = rules.hits(view, vector)
-    return Decision(strictest(policy.outcome(score), hits), score, policy, rules.version, hits)
+    return Decision(strictest(policy.outcome(score, amount_minor), hits), score, policy, rules.version, hits)
 
 
 def strictest(outcome: Outcome, hits: tuple[RuleHit, ...]) -> Outcome:

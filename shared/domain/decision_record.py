@@ -1,6 +1,6 @@
 """The decision record: all that the log commits to for one decision, and its canonical bytes.
 
-It holds what replay needs (vector, bundle, thresholds, versions read) and what the answer said. It holds no durations
+It holds what replay needs (vector, bundle, policy, versions read) and what the answer said. It holds no durations
 and no clock: the same decision has the same bytes whenever and wherever it is computed. People appear only as
 surrogates; the transaction id is the sender's and must say nothing about a person.
 """
@@ -14,7 +14,8 @@ from functools import lru_cache
 from typing import Final
 
 from shared.domain.canonical import Digest, Reader, digest_of
-from shared.domain.decision import Decision, Outcome, Policy, RuleHit
+from shared.domain.cost_policy import CostPolicy, Costs
+from shared.domain.decision import DecidingPolicy, Decision, Outcome, Policy, RuleHit
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.identifiers import TransactionId
 from shared.domain.reasons import Reason
@@ -29,6 +30,7 @@ DECISION_FORMAT: Final = 1
 _START: Final = bytes((DECISION_KIND, DECISION_FORMAT))
 _INTEGER: Final = struct.Struct(">q").pack
 _TWO_INTEGERS: Final = struct.Struct(">qq").pack
+_FIVE_INTEGERS: Final = struct.Struct(">qqqqq").pack
 _REAL: Final = struct.Struct(">d").pack
 _TWO_REALS: Final = struct.Struct(">dd").pack
 _REAL_AND_INTEGER: Final = struct.Struct(">dq").pack
@@ -96,7 +98,6 @@ def decision_bytes(record: DecisionRecord) -> bytes:
         BrokenInvariant: A number does not fit 64 bits.
     """
     decision = record.decision
-    policy = decision.policy
     try:
         head = b"".join(
             (
@@ -116,8 +117,7 @@ def decision_bytes(record: DecisionRecord) -> bytes:
                 _TWO_REALS(record.raw_score, decision.score.probability),
                 _constant(decision.score.bundle_digest),
                 _constant(decision.outcome),
-                _constant(policy.name),
-                _TWO_REALS(policy.review_threshold, policy.decline_threshold),
+                _policy_bytes(decision.policy),
                 _constant(decision.rules_version),
                 _INTEGER(len(decision.rule_hits)),
             )
@@ -154,7 +154,7 @@ def read_decision(data: bytes) -> DecisionRecord:
     model_name, model_version, raw_score = reader.text(), reader.integer(), reader.real()
     score = Score(reader.real(), reader.text())
     outcome = _outcome(reader.text())
-    policy = _policy(reader.text(), reader.real(), reader.real())
+    policy = _policy(reader)
     rules_version = reader.text()
     hits = tuple(RuleHit(reader.text(), _outcome(reader.text())) for _ in range(reader.integer()))
     base = reader.real()
@@ -197,14 +197,33 @@ _constant = lru_cache(maxsize=512)(_text)
 """For text that most decisions share: names, codes, versions."""
 
 
-def _policy(name: str, review_threshold: float, decline_threshold: float) -> Policy:
+@lru_cache(maxsize=64)
+def _policy_bytes(policy: DecidingPolicy) -> bytes:
+    """The policy's name, then its parameters: how many follow, and of which kind, is the name's to say."""
+    name = _text(policy.name)
+    if isinstance(policy, Policy):
+        return name + _TWO_REALS(policy.review_threshold, policy.decline_threshold)
+    if isinstance(policy, CostPolicy):
+        costs = policy.costs
+        return name + _FIVE_INTEGERS(
+            costs.review_minor, costs.margin_bp, costs.goodwill_minor, costs.declines, policy.shadow_price_minor
+        )
+    raise BrokenInvariant(f"the policy {policy.name} has no canonical form")
+
+
+def _policy(reader: Reader) -> DecidingPolicy:
+    """The inverse of `_policy_bytes`."""
+    name = reader.text()
     try:
-        policy = Policy(review_threshold, decline_threshold)
+        if name == "fixed-v1":
+            return Policy(reader.real(), reader.real())
+        if name == "expected-loss-v1":
+            review, margin, goodwill = reader.integer(), reader.integer(), reader.integer()
+            declines = bool(reader.integer())  # another number than 0 and 1 is not canonical
+            return CostPolicy(Costs(review, margin, goodwill, declines), reader.integer())
     except InvalidInput as error:
-        raise BrokenInvariant(f"a recorded threshold is none: {error}") from error
-    if name != policy.name:
-        raise BrokenInvariant(f"the policy {name} is none that this release reads")
-    return policy
+        raise BrokenInvariant(f"a recorded parameter of a policy is none: {error}") from error
+    raise BrokenInvariant(f"the policy {name} is none that this release reads")
 
 
 def _outcome(text: str) -> Outcome:

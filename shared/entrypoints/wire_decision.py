@@ -49,11 +49,7 @@ def decision_document(record: DecisionRecord) -> Document:
         "others": record.others,
         "base": record.base,
         "model": {"name": record.model_name, "version": record.model_version, "digest": score.bundle_digest},
-        "policy": {
-            "name": policy.name,
-            "review_threshold": policy.review_threshold,
-            "decline_threshold": policy.decline_threshold,
-        },
+        "policy": {"name": policy.name, **policy.parameters},
         "rules": {
             "version": decision.rules_version,
             "hits": [{"rule_id": hit.rule_id, "outcome": hit.outcome.value} for hit in decision.rule_hits],

@@ -81,12 +81,23 @@ class Model(_Shape):
     digest: Digest
 
 
-class Policy(_Shape):
-    """From score to decision."""
+class FixedPolicy(_Shape):
+    """From score to decision by two thresholds."""
 
-    name: str
+    name: Literal["fixed-v1"]
     review_threshold: float
     decline_threshold: float
+
+
+class ExpectedLossPolicy(_Shape):
+    """From score and amount to the decision that is expected to cost least; costs in minor units."""
+
+    name: Literal["expected-loss-v1"]
+    review_cost_minor: int
+    decline_margin_bp: int = Field(description="Share of the amount that a wrong decline costs, basis points.")
+    goodwill_cost_minor: int = Field(description="What a wrong decline costs beside that.")
+    declines: bool = Field(description="Whether declining may be chosen.")
+    review_shadow_price_minor: int = Field(description="What a review must save beyond its cost.")
 
 
 class RuleHit(_Shape):
@@ -115,7 +126,7 @@ class Decision(_Shape):
     others: float = Field(description="All other contributions; with base and reasons they make the raw score's logit.")
     base: float = Field(description="The model's output for nothing known, in log-odds.")
     model: Model
-    policy: Policy
+    policy: FixedPolicy | ExpectedLossPolicy
     rules: Rules
     late_for: list[Literal["customer", "terminal"]] = Field(
         description="Whose state it came too late for; what lay before it was decided without."

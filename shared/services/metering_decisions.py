@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from shared.domain.decision import Policy
+from shared.domain.decision import DecidingPolicy
 from shared.domain.event import StreamEvent
 from shared.domain.surrogates import KeyRing
 from shared.domain.transaction import Transaction
@@ -26,7 +26,7 @@ class MeteredScoring(Scoring):
         scorers: Scorers,
         meters: Meters,
         *,
-        policy: Policy,
+        policy: DecidingPolicy,
         keys: KeyRing,
         clock: Clock,
         timer: Callable[[], float] = time.perf_counter,

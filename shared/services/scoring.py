@@ -15,7 +15,7 @@ from math import fsum
 import numpy as np
 
 from shared.domain.canonical import Digest, label_digest, transaction_digest
-from shared.domain.decision import NO_RULES, Policy, RuleSet, decide_outcome
+from shared.domain.decision import NO_RULES, DecidingPolicy, RuleSet, decide_outcome
 from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes, read_decision
 from shared.domain.entity_state import fold
 from shared.domain.entity_state_read import StateReader
@@ -81,7 +81,7 @@ class Scoring:
         ledger: Ledger,
         scorers: Scorers,
         *,
-        policy: Policy,
+        policy: DecidingPolicy,
         keys: KeyRing,
         clock: Clock,
         rules: RuleSet = NO_RULES,
@@ -223,7 +223,12 @@ class Scoring:
                 model_version=scorer.version,
                 raw_score=raws[place],
                 decision=decide_outcome(
-                    Score(probabilities[place], digest), self._policy, self._rules, scorer.view, vectors[place]
+                    Score(probabilities[place], digest),
+                    transaction.amount_minor,
+                    self._policy,
+                    self._rules,
+                    view=scorer.view,
+                    vector=vectors[place],
                 ),
                 base=base,
                 reasons=reasons,

@@ -212,7 +212,7 @@ def _worth(ranking: Ranking, declined: NDArray[np.bool_], is_fraud: NDArray[np.b
 def _would_be(record: DecisionRecord, probability: float) -> Outcome:
     """What the same policy and the same rules make of another score."""
     decision = record.decision
-    outcome = decision.policy.outcome(Score(probability, decision.score.bundle_digest))
+    outcome = decision.policy.outcome(Score(probability, decision.score.bundle_digest), record.amount_minor)
     return strictest(outcome, decision.rule_hits)
 
 

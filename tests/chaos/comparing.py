@@ -138,7 +138,7 @@ def _different(rows: list[Row], labels: list[Row]) -> list[str]:
             continue
         contributions = scored.contributions[place].tolist()
         score = Score(float(probabilities[place]), scorer.bundle_digest)
-        decision = decide_outcome(score, POLICY, NO_RULES, CARD_V1, vectors[place])
+        decision = decide_outcome(score, record.amount_minor, POLICY, NO_RULES, view=CARD_V1, vector=vectors[place])
         again = (float(scored.raw[place]), decision, ranked_reasons(CARD_V1, contributions))
         if again != (record.raw_score, record.decision, record.reasons) or decision_bytes(record) != bytes(row[7]):
             problems.append(f"{row[0]}: score, decision or reasons differ")

@@ -19,6 +19,7 @@ from shared.domain.canonical import (
     transaction_bytes,
     transaction_digest,
 )
+from shared.domain.cost_policy import CostPolicy, Costs
 from shared.domain.decision import Decision, Outcome, Policy, RuleHit
 from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes, decision_digest, read_decision
 from shared.domain.errors import BrokenInvariant
@@ -42,7 +43,12 @@ DECISIONS = st.builds(
     Decision,
     st.sampled_from(Outcome),
     st.builds(Score, st.floats(0, 1), TEXT),
-    st.builds(lambda low, high: Policy(min(low, high), max(low, high)), THRESHOLD, THRESHOLD),
+    st.builds(lambda low, high: Policy(min(low, high), max(low, high)), THRESHOLD, THRESHOLD)
+    | st.builds(
+        CostPolicy,
+        st.builds(Costs, *(st.sampled_from([1, 2]) for _ in range(3)), declines=st.booleans()),
+        st.sampled_from([0, 1]),
+    ),
     TEXT,
     st.lists(st.builds(RuleHit, TEXT, st.sampled_from(Outcome)), max_size=2).map(tuple),
 )
@@ -193,6 +199,37 @@ def test_what_this_release_cannot_read_is_refused() -> None:
     ):
         with pytest.raises(BrokenInvariant):
             read_decision(other)
+
+
+COST_RECORD = replace(RECORD, decision=replace(RECORD.decision, policy=CostPolicy(Costs(500, 200, 2_000), 750)))
+
+
+@pytest.mark.parametrize(
+    ("record", "digest"),
+    [
+        (RECORD, "241bc2e4c7d5e6b0d49658ac5bf0c61b6668dc36f21aa6a52e52f27954801af9"),
+        (COST_RECORD, "5e448ac8b9cc24f903d75d6b347024a9c357c634420749d511b11ff03c4d9ad3"),
+    ],
+)
+def test_the_bytes_of_each_policy_never_change(record: DecisionRecord, digest: str) -> None:
+    """Golden: the first is what releases wrote that knew one policy only."""
+    assert decision_digest(record).hex() == digest
+
+
+def test_parameters_of_a_policy_that_are_none_are_refused() -> None:
+    data = decision_bytes(COST_RECORD)
+    assert read_decision(data) == COST_RECORD
+    parameters = struct.pack(">qqqqq", 500, 200, 2_000, 1, 750)
+    assert data.count(parameters) == 1
+    for other in (
+        (0, 200, 2_000, 1, 750),
+        (500, 10_001, 2_000, 1, 750),
+        (500, 200, -1, 1, 750),
+        (500, 200, 2_000, 2, 750),
+        (500, 200, 2_000, 1, -750),
+    ):
+        with pytest.raises(BrokenInvariant):
+            read_decision(data.replace(parameters, struct.pack(">qqqqq", *other)))
 
 
 def test_a_negative_count_is_not_canonical() -> None:

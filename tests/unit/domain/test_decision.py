@@ -110,7 +110,7 @@ def test_thresholds_that_cannot_be_meant_are_refused(review: float, decline: flo
 @given(POLICIES, PROBABILITIES)
 def test_the_empty_rule_set_changes_nothing(policy: Policy, probability: float) -> None:
     score = Score(probability, BUNDLE)
-    decision = decide_outcome(score, policy, NO_RULES, CARD_V1, VECTOR)
+    decision = decide_outcome(score, 100, policy, NO_RULES, view=CARD_V1, vector=VECTOR)
     assert decision.outcome is policy.outcome(score)
     assert (decision.score, decision.policy, decision.rules_version) == (score, policy, "rules-0")
     assert decision.rule_hits == ()
@@ -120,7 +120,7 @@ def test_the_empty_rule_set_changes_nothing(policy: Policy, probability: float) 
 def test_rules_only_escalate_and_never_on_nan(probability: float, outcomes: list[Outcome], value: float) -> None:
     rules = RuleSet("rules-9", tuple(Rule(f"r{9 - n}", "amount", 5.0, out) for n, out in enumerate(outcomes)))
     policy, score = Policy(0.5, 0.9), Score(probability, BUNDLE)
-    decision = decide_outcome(score, policy, rules, CARD_V1, [value, *VECTOR[1:]])
+    decision = decide_outcome(score, 100, policy, rules, view=CARD_V1, vector=[value, *VECTOR[1:]])
     assert STRICTNESS.index(decision.outcome) >= STRICTNESS.index(policy.outcome(score))
     ids = [hit.rule_id for hit in decision.rule_hits]
     assert ids == (sorted(rule.rule_id for rule in rules.rules) if value == 5 else [])

@@ -7,15 +7,18 @@ import json
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import azure.functions as func
 import pytest
 
+from shared.domain.cost_policy import CostPolicy, Costs
 from shared.domain.decision import Policy
+from shared.domain.decision_record import read_decision
 from shared.domain.errors import BrokenInvariant, Transient
 from shared.domain.feature_view import CARD_V1
+from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY, format_instant
 from shared.domain.surrogates import KeyRing, SurrogateKey
 from shared.domain.transaction import FUTURE_TOLERANCE_US
@@ -132,6 +135,22 @@ def test_a_decision_is_answered_explained_and_timed(app: App) -> None:
     ]  # fmt: skip
     assert "Idempotent-Replayed" not in response.headers
     assert list(app.ledger.tables.decisions) == ["t-1"]
+
+
+def test_a_decision_by_expected_loss_is_answered_with_its_costs(app: App) -> None:
+    app.one(app.fields())
+    record = read_decision(app.ledger.tables.decisions[TransactionId("t-1")].record)
+    policy = CostPolicy(Costs(declines=False), 750)
+    answer = encode(decision_document(replace(record, decision=replace(record.decision, policy=policy))))
+    Decision.model_validate_json(answer)
+    assert json.loads(answer)["policy"] == {
+        "name": "expected-loss-v1",
+        "review_cost_minor": 500,
+        "decline_margin_bp": 200,
+        "goodwill_cost_minor": 2000,
+        "declines": False,
+        "review_shadow_price_minor": 750,
+    }
 
 
 def test_reasons_are_ranked_with_text_feature_and_value(app: App) -> None:

@@ -12,6 +12,8 @@ from shared.bootstrap.drift import build_drift_app
 from shared.bootstrap.ingest import build_ingest_app
 from shared.bootstrap.retrain import build_retrain_app
 from shared.bootstrap.score import build_score_app
+from shared.domain.cost_policy import CostPolicy, Costs
+from shared.domain.decision import Policy
 from shared.settings import (
     AppSettings,
     DriftSettings,
@@ -65,6 +67,8 @@ def test_every_setting_is_in_the_operations_page(app: str) -> None:
         ({"FRAUD_THRESHOLD": "1.1"}, "FRAUD_THRESHOLD: input should be less than or equal to 1"),
         ({"SURROGATE_KEYS": "k1:c2hvcnQ="}, "secret must have at least 32 bytes; it has 5"),
         ({"SURROGATE_KEYS": "very secret"}, "SURROGATE_KEYS must be <id>:<base64> with commas, the current key first"),
+        ({"REVIEW_COST_MINOR": "0"}, "REVIEW_COST_MINOR: input should be greater than or equal to 1"),
+        ({"POLICY": "fixed-v2"}, "POLICY: input should be 'fixed-v1' or 'expected-loss-v1'"),
         ({"CURRENCY": "euro"}, "CURRENCY: string should match pattern '^[A-Z]{3}$'"),
         ({"QUEUE_LIMIT": "10"}, "QUEUE_LIMIT must not be less than BATCH_LIMIT"),
     ],
@@ -74,6 +78,19 @@ def test_what_cannot_decide_is_refused_without_telling_a_secret(changes: dict[st
         ScoreSettings.read({**good("score"), **changes})
     assert caught.value.problems == [problem]
     assert "very secret" not in str(caught.value)
+
+
+def test_the_policy_is_the_one_that_is_named_with_its_own_parameters() -> None:
+    assert ScoreSettings.read(good("score")).policy == Policy(0.3, 0.8)
+    costs = {
+        "POLICY": "expected-loss-v1",
+        "REVIEW_COST_MINOR": "700",
+        "DECLINE_MARGIN_BP": "150",
+        "GOODWILL_COST_MINOR": "900",
+        "POLICY_DECLINES": "false",
+        "REVIEW_SHADOW_PRICE_MINOR": "42",
+    }
+    assert ScoreSettings.read({**good("score"), **costs}).policy == CostPolicy(Costs(700, 150, 900, declines=False), 42)
 
 
 def test_keys_are_read_in_their_order_and_never_shown() -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from shared.adapters.bundle_archive import BundleArchive
 from shared.domain.archive import Selection, forgotten_key
 from shared.domain.canonical import Digest, transaction_digest
-from shared.domain.decision import Outcome, Policy
+from shared.domain.cost_policy import CostPolicy, Costs
+from shared.domain.decision import DecidingPolicy, Outcome, Policy
 from shared.domain.decision_record import decision_bytes, read_decision
 from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput, NotFound
 from shared.domain.feature_view import CARD_V1, Entity
@@ -57,6 +58,7 @@ class Ledgers:
     clock: FakeClock = field(default_factory=FakeClock)
     scorer: LinearScorer = field(default_factory=LinearScorer)
     seals: FakeSeals = field(default_factory=FakeSeals)
+    policies: tuple[DecidingPolicy, DecidingPolicy] = (Policy(0.05, 0.4), Policy(0.05, 0.4))
 
     def __post_init__(self) -> None:
         salts = random.Random(7)
@@ -66,7 +68,8 @@ class Ledgers:
         ]
         scorers = FixedScorers(self.scorer)
         self.deciders = [
-            Scoring(ledger, scorers, policy=Policy(0.05, 0.4), keys=KEYS, clock=self.clock) for ledger in self.ledgers
+            Scoring(ledger, scorers, policy=policy, keys=KEYS, clock=self.clock)
+            for ledger, policy in zip(self.ledgers, self.policies, strict=True)
         ]
         self.labelling = Labelling(self.ledgers[0], CARD_V1, KEYS, self.clock)
         self.replaying = Replaying(FakeArchivedScorers([self.scorer]))
@@ -142,6 +145,35 @@ def test_an_untouched_ledger_verifies_and_is_counted(ledgers: Ledgers) -> None:
     assert (log.blocks, log.chained, log.sealed_at_us) == (len(ledgers.tables.blocks), len(ledgers.tables.blocks), None)
 
 
+def test_decisions_of_several_policies_replay_side_by_side() -> None:
+    """Each by the policy and the parameters that it recorded, whatever is configured since."""
+    policies = Policy(0.05, 0.4), CostPolicy(Costs(100, 200, 500), 50)
+    found = Ledgers(policies=policies)
+    found.arrive(in_order(random_world(3, 60)))
+    assert found.decisions().findings.kept == []
+    assert found.log().findings.kept == []
+    records = [read_decision(row.record) for row in found.tables.decisions.values()]
+    outcomes: dict[DecidingPolicy, set[Outcome]] = {}
+    for record in records:
+        outcomes.setdefault(record.decision.policy, set()).add(record.decision.outcome)
+        score = record.decision.score
+        assert record.decision.outcome is record.decision.policy.outcome(score, record.amount_minor)
+    assert set(outcomes) == set(policies)
+    assert len(outcomes[policies[1]]) > 1
+
+
+def test_another_cost_than_the_recorded_one_is_named_where_it_changes_the_outcome() -> None:
+    found = Ledgers(policies=(CostPolicy(Costs(100, 200, 500)), CostPolicy(Costs(100, 200, 500))))
+    found.arrive(in_order(random_world(3, 60)))
+    rows = found.tables.decisions
+    name = next(name for name in sorted(rows) if read_decision(rows[name].record).decision.outcome is Outcome.REVIEW)
+    decision = read_decision(rows[name].record).decision
+    change_record(found, name, decision=replace(decision, policy=CostPolicy(Costs(10**9, 200, 500))))
+    replayed = [item for item in found.decisions().findings.kept if item.subject is Subject.REPLAY]
+    assert [item.name for item in replayed] == [name]
+    assert replayed[0].detail.startswith("outcome is stored as review")
+
+
 def test_a_changed_byte_of_a_vector_is_named_by_feature_and_by_the_log(ledgers: Ledgers) -> None:
     name = an_id(ledgers)
     vector = bytearray(read_decision(ledgers.tables.decisions[name].record).vector)
@@ -194,7 +226,7 @@ def test_a_changed_outcome_is_named_by_replay_and_the_column(ledgers: Ledgers) -
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_any_flipped_bit_of_any_record_is_named_by_decisions_and_log(data: st.DataObject) -> None:
-    found = Ledgers()
+    found = Ledgers(policies=(Policy(0.05, 0.4), CostPolicy(Costs(100, 200, 500), 50)))
     found.arrive([transaction(number, number * US_PER_DAY) for number in range(6)])
     name = an_id(found, data.draw(st.integers(0, 5)))
     row = found.tables.decisions[name]
@@ -204,11 +236,11 @@ def test_any_flipped_bit_of_any_record_is_named_by_decisions_and_log(data: st.Da
     found.tables.decisions[name] = row._replace(record=bytes(record))
     assert {item.name for item in found.log().findings.kept} == {name}
     named = name in {item.name for item in found.decisions().findings.kept}
-    assert named or only_thresholds_differ(row.record, bytes(record))
+    assert named or only_parameters_differ(row.record, bytes(record))
 
 
-def only_thresholds_differ(stored: bytes, changed: bytes) -> bool:
-    """Thresholds are given: nothing else says what they were, so only the log tells that they were others."""
+def only_parameters_differ(stored: bytes, changed: bytes) -> bool:
+    """Parameters of a policy are given: nothing else says what they were, so only the log tells of others."""
     before, after = read_decision(stored), read_decision(changed)
     policy = before.decision.policy
     return after.decision.policy != policy and before == replace(after, decision=replace(after.decision, policy=policy))
