@@ -162,10 +162,11 @@ class Retraining:
         self._note_missed(day_us)
         if log.find(slot_of(DAILY, day_us)) is not None:
             return self.poll()
-        waits = self._overlaps(now_us) or self._waits(Priority.LOW, now_us)
+        due = Trigger(Cause.SCHEDULE, "", Priority.LOW, {"day_us": day_us}, now_us)
+        waits = self._overlaps(now_us) or self._waits(due, now_us)
         why = waits.why if waits else ""
         if not why:
-            self._stores.triggers.open(Trigger(Cause.SCHEDULE, "", Priority.LOW, {"day_us": day_us}, now_us))
+            self._stores.triggers.open(due)
         status = RunStatus.SKIPPED if why else RunStatus.DONE
         log.begin(Run(slot_of(DAILY, day_us), DAILY, status, now_us, now_us, why))
         return why or self.poll()
@@ -197,7 +198,7 @@ class Retraining:
         if not unfinished:
             return ""
         first = unfinished[0]
-        if waits := self._waits(first.trigger.priority, now_us) or self._recovers(first, now_us):
+        if waits := self._waits(first.trigger, now_us) or self._recovers(first, now_us):
             self._skip(first, waits, now_us)
             return waits.why
         claimed = stores.triggers.claim(run_id, now_us)
@@ -241,11 +242,11 @@ class Retraining:
         runs = {run.run_id for run in self._stores.log.recent(PIPELINE, _REMEMBERED_RUNS, RunStatus.RUNNING)}
         return _Wait(f"overlaps {holder}", f"overlaps with {holder}") if holder in runs else None
 
-    def _waits(self, priority: Priority, now_us: int) -> _Wait | None:
+    def _waits(self, trigger: Trigger, now_us: int) -> _Wait | None:
         """Why a training may not begin yet; None if it may."""
-        if priority is Priority.IMMEDIATE:
-            return None
         last = next(iter(self._stores.log.recent(PIPELINE, 1, RunStatus.DONE)), None)
+        if trigger.priority is Priority.IMMEDIATE:
+            return self._repeats(trigger, last, now_us)
         since_us = 0
         if last is not None:
             until_us = (last.ended_at_us or last.started_at_us) + self._rules.cooldown_us
@@ -259,6 +260,19 @@ class Retraining:
                 f"new transactions {since_us}", f"{found} of {self._rules.min_new} new mature transactions{since}"
             )
         return None
+
+    def _repeats(self, trigger: Trigger, last: Run | None, now_us: int) -> _Wait | None:
+        """Why an immediate trigger waits all the same: its like was answered, and no day has matured since.
+
+        The watch opens one each hour as long as recall is low. Training on the same days again would give the same
+        model, and a verdict, a page and a notice of it each hour. A person may ask again whenever they like.
+        """
+        if last is None or trigger.cause is Cause.PERSON or last.details.get("cause") != trigger.cause.value:
+            return None
+        matured_us = (now_us - self._rules.maturity_us) // US_PER_DAY * US_PER_DAY
+        if _whole(last.details.get(TRAINED_UNTIL), 0) < matured_us:
+            return None
+        return _Wait(f"answered {matured_us}", f"answered by {last.run_id}; no day has matured since")
 
     def _recovers(self, kept: OpenTrigger, now_us: int) -> _Wait | None:
         """Why a run that failed is not repeated yet; None if it may be."""

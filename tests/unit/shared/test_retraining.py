@@ -17,6 +17,7 @@ from shared.services.retraining import (
     MAX_FAILURES,
     PIPELINE,
     RETRY_US,
+    TRAINED_UNTIL,
     Retraining,
     RetrainingOutcome,
     RetrainingRules,
@@ -154,6 +155,29 @@ def test_an_immediate_trigger_waits_for_nothing(world: World) -> None:
     assert world.app().poll() == "refused: recall floor"
     assert len(world.trained) == 2
     assert not world.triggers.unfinished()
+
+
+def test_an_immediate_trigger_of_the_watch_is_answered_once_for_each_day_that_matures(world: World) -> None:
+    world.triggers.open(IMMEDIATE)
+    assert world.app().poll() == "refused: recall floor"
+    until_us = world.runs()[0].details[TRAINED_UNTIL]
+    assert isinstance(until_us, int)
+    world.clock.time_us = (until_us // US_PER_DAY + 1) * US_PER_DAY + RULES.maturity_us - 1
+    world.triggers.open(IMMEDIATE)
+    for _ in range(2):
+        assert world.app().poll().endswith("no day has matured since")
+    assert len(world.trained) == 1
+    world.clock.time_us += 1
+    assert world.app().poll() == "refused: recall floor"
+    assert len(world.trained) == 2
+
+
+def test_a_person_may_ask_at_once_again(world: World) -> None:
+    for number in (1, 2):
+        world.triggers.open(Trigger(Cause.PERSON, "", Priority.IMMEDIATE, {}, 9))
+        assert world.app().poll() == "refused: recall floor"
+        assert len(world.trained) == number
+        world.clock.time_us += 1
 
 
 def test_the_day_opens_a_trigger_and_answers_it_once(world: World) -> None:
