@@ -62,6 +62,7 @@ from shared.domain.drift_counts import DecidedRows, hour_counts
 from shared.domain.drift_performance import (
     USUAL_DAYS,
     Decline,
+    Estimate,
     Figure,
     MaturedRows,
     PerformancePolicy,
@@ -73,7 +74,6 @@ from shared.domain.drift_performance import (
 )
 from shared.domain.drift_policy import Clusters, Watched, measure
 from shared.domain.feature_view import CARD_V1
-from shared.domain.pipeline import Cause
 from shared.services.drift_check import MATURED_DAYS
 from simulator.changes import NewPattern, Span
 from simulator.config import WorldConfig
@@ -172,7 +172,7 @@ class PatternOutcome:
     Attributes:
         false_hours: Hours with concept drift before it.
         delay: Hours of the new pattern until concept drift was found; None if it was not in the days followed.
-        recall_before: By day, share of frauds found on the days before it.
+        recall_before: Share of frauds found on the quiet days before it.
         recall_after: On the days since.
     """
 
@@ -188,14 +188,21 @@ def new_pattern(seed: int, customers: int = 5_000) -> PatternOutcome:
     stream = simulated(seed, days=CHANGED + FOLLOWED, changes=(NewPattern(Span(begins), 1.0),), customers=customers)
     raw = scored(fitted(stream, (30, TESTED[0])), stream).astype(np.float64)
     columns, policy = stream.columns, PerformancePolicy()
+    frauds = np.flatnonzero(stream.is_fraud)
+    fraud_hour = stream.hour[frauds]
 
     def rows(first: int, last: int) -> MaturedRows:
         inside = slice(*np.searchsorted(stream.hour, [first, last]))
         return MaturedRows(raw[inside], stream.is_fraud[inside], columns.customer[inside], columns.terminal[inside])
 
-    test = rows(TESTED[0] * HOURS_PER_DAY, TESTED[1] * HOURS_PER_DAY)
-    threshold = best_threshold(test)
-    own = figures(test, threshold)
+    def recall(first: int, last: int) -> dict[Figure, Estimate]:
+        inside = frauds[slice(*np.searchsorted(fraud_hour, [first, last]))]
+        only = MaturedRows(raw[inside], stream.is_fraud[inside], columns.customer[inside], columns.terminal[inside])
+        return {Figure.RECALL: figures(only, threshold)[Figure.RECALL]}
+
+    tested = TESTED[0] * HOURS_PER_DAY, TESTED[1] * HOURS_PER_DAY
+    threshold = best_threshold(rows(*tested))
+    own = recall(*tested)
     days = [
         missed(rows(day * HOURS_PER_DAY, (day + 1) * HOURS_PER_DAY), threshold) for day in range(CHANGED + FOLLOWED)
     ]
@@ -203,23 +210,22 @@ def new_pattern(seed: int, customers: int = 5_000) -> PatternOutcome:
     def is_found(hour: int) -> bool:
         found: list[Decline | None] = []
         for length in MATURED_DAYS:
-            window = rows(hour + 1 - length * HOURS_PER_DAY, hour + 1)
-            now = figures(window, threshold)
+            span = hour + 1 - length * HOURS_PER_DAY, hour + 1
+            now = recall(*span)
             found += declines(policy, own, now)
             if length == min(MATURED_DAYS) and may_have_fallen(policy, own, now):
                 last = (hour + 1) // HOURS_PER_DAY - max(MATURED_DAYS)
                 usual = days[max(PROMOTED, last - USUAL_DAYS) : last]
-                found.append(spread(policy, usual, missed(window, threshold)))
-        return any(one is not None and one.cause is Cause.CONCEPT_DRIFT for one in found)
+                found.append(spread(policy, usual, missed(rows(*span), threshold)))
+        return any(one is not None for one in found)
 
     start, end = CHANGED * HOURS_PER_DAY, (CHANGED + FOLLOWED) * HOURS_PER_DAY
     delay = next((hour + 1 - start for hour in range(start, end) if is_found(hour)), None)
     false_hours = sum(is_found(hour) for hour in range(CONCEPT_JUDGED * HOURS_PER_DAY, start))
-    recalls = [
-        figures(rows(first, last), threshold)[Figure.RECALL].value
-        for first, last in ((CONCEPT_JUDGED * HOURS_PER_DAY, start), (start, end))
-    ]
-    return PatternOutcome(false_hours, delay, recalls[0], recalls[1])
+    before, after = (
+        recall(*span)[Figure.RECALL].value for span in ((CONCEPT_JUDGED * HOURS_PER_DAY, start), (start, end))
+    )
+    return PatternOutcome(false_hours, delay, before, after)
 
 
 def best_threshold(rows: MaturedRows) -> float:
