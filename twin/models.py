@@ -40,7 +40,6 @@ REGISTRY: Final = "MLFLOW_TRACKING_URI"
 SHORT: Final = 12
 """Digits of a digest that are shown; `show` prints all of them."""
 
-_out = Console(highlight=False, markup=False)  # reasons are people's words
 
 DigestArgument = Annotated[str, typer.Argument(help="Digest of a bundle; its first 6 or more digits will do.")]
 AuthorOption = Annotated[str | None, typer.Option("--author", help="Who answers for it; your login by default.")]
@@ -87,7 +86,7 @@ def list_models(*, as_json: JsonOption = False) -> None:
             _moment(row["since"]),
             str(row["by"] or ""),
         )
-    _out.print(table if rows else "no model is known yet: tollgate train --publish")
+    _console().print(table if rows else "no model is known yet: tollgate train --publish")
 
 
 @app.command()
@@ -108,7 +107,7 @@ def show(digest: DigestArgument) -> None:
     )
     for change in changes:
         table.add_row(change.action, _sentence(change))
-    _out.print(table)
+    _console().print(table)
 
 
 @app.command()
@@ -123,7 +122,7 @@ def diff(
     names = [name for name in {**left, **right} if left.get(name) != right.get(name)]
     for name in names:
         table.add_row(name, str(left.get(name, "")), str(right.get(name, "")))
-    _out.print(table if names else "they do not differ in what they say of themselves")
+    _console().print(table if names else "they do not differ in what they say of themselves")
 
 
 @app.command()
@@ -189,7 +188,7 @@ def history(
             pointer.reason,
             (change.verdict_digest or "")[:SHORT],
         )
-    _out.print(table if changes else "no role was ever given")
+    _console().print(table if changes else "no role was ever given")
 
 
 @contextmanager
@@ -303,3 +302,8 @@ def _day(instant: object) -> str:
 
 def _moment(instant: object) -> str:
     return "" if instant is None else str(instant)[:19].replace("T", " ") + "Z"
+
+
+def _console() -> Console:
+    """The terminal as wide as it is now; reasons are people's words, so nothing in them is markup."""
+    return Console(highlight=False, markup=False)

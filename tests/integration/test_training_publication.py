@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,14 @@ def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
         "MODELS_CONTAINER": container_name,
     }
 
-    session = PostgresSession(migrated_database.role_connection(Group.RETRAIN), "test")
-    account = PostgresPromotions(session)
-    with BlobServiceClient.from_connection_string(storage, retry_total=0) as service:
+    with psycopg.connect(migrated_database.dsn) as connection:  # other tests use the same database
+        connection.execute("DELETE FROM tollgate.promotions")
+        connection.execute("DELETE FROM tollgate.model_versions")
+    with (
+        closing(PostgresSession(migrated_database.role_connection(Group.RETRAIN), "test")) as session,
+        BlobServiceClient.from_connection_string(storage, retry_total=0) as service,
+    ):
+        account = PostgresPromotions(session)
         store = BlobBundles(service.create_container(container_name))
         scorers = BundleScorers(store, OnnxScorer)
         done = train(data, where, 5)
@@ -88,7 +94,6 @@ def test_a_first_model_decides_and_a_second_one_waits_for_the_gate(
         tried = train(data, where, 7, "--role", "shadow")
         assert tried.exit_code == 0, tried.output
         assert store.pointer(Role.SHADOW).digest not in (None, first.bundle_digest, second.digest)
-    session.close()
 
 
 def test_before_there_is_a_database_a_first_model_is_published_and_adopted_later(

@@ -118,7 +118,7 @@ class Stage:
         until(numbers, f"{title}: {expression}", 15)
 
     def fires(self, name: str) -> None:
-        until(lambda: name in self.firing(), f"{name} fires", 20)
+        until(lambda: name in self.firing(), f"{name} fires", 60)
 
     def champion(self, digest: str | None) -> None:
         self.put(
@@ -328,7 +328,7 @@ def test_every_expression_of_every_panel_has_data(stage: Stage) -> None:
             for series in panel.series:
                 stage.has_data(panel.title, promql_of(series, "10s"))
     decided = 'sum(rate(model_predictions_total{app="score"}[10s]))'
-    until(lambda: 1 < sum(stage.values(decided)) < 6, "what was sent, each counted once", 20)
+    until(lambda: 1 < sum(stage.values(decided)) < 6, "what was sent, each counted once", 60)
 
 
 FAULTS: dict[str, Callable[[Stage], None]] = {
@@ -359,7 +359,7 @@ def _mend(stage: Stage) -> None:
 
 def test_each_alert_fires_on_its_fault_and_clears_after_it(stage: Stage) -> None:
     assert FAULTS.keys() | {"nothing-heard"} == {alert.name for alert in ALERTS}
-    until(lambda: not stage.firing(), "a quiet start", 20)
+    until(lambda: not stage.firing(), "a quiet start", 60)
     injected: set[str] = set()
     for name, fault in FAULTS.items():
         assert stage.firing() <= injected, "nothing speaks without its fault"
@@ -371,11 +371,11 @@ def test_each_alert_fires_on_its_fault_and_clears_after_it(stage: Stage) -> None
 
 
 def test_silence_is_heard(stage: Stage) -> None:
-    until(lambda: "nothing-heard" not in stage.firing(), "heard", 20)
+    until(lambda: "nothing-heard" not in stage.firing(), "heard", 60)
     stage.drift.kill()
     stage.fires("nothing-heard")
     stage.drift.start()
-    until(lambda: "nothing-heard" not in stage.firing(), "heard again", 20)
+    until(lambda: "nothing-heard" not in stage.firing(), "heard again", 60)
 
 
 def test_a_trigger_is_told_by_its_cause(stage: Stage) -> None:
