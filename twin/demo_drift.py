@@ -161,7 +161,7 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
             before = done
             while done < hours and time.monotonic() < deadline:
                 time.sleep(0.5)
-                now = _one(settings, "SELECT count(*) FROM tollgate.drift_metrics WHERE statistic = 'verdict'")
+                now = len(_verdicts(settings, until_us))
                 tick(now - done)
                 if now > done:
                     deadline = time.monotonic() + _FIRING_S
@@ -170,7 +170,7 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
                     break
             if done == before:
                 raise TwinError("the drift app gives no verdicts; see the logs")
-    verdicts = _verdicts(settings)
+    verdicts = _verdicts(settings, until_us)
     alarms = [row for row in verdicts if row[1] == "drift"]
     false_alarms = [row for row in alarms if row[0] <= drifts_us]
     found = [row for row in alarms if row[0] > drifts_us]
@@ -238,14 +238,14 @@ def fire_timer(port: int, timer: str) -> None:
         return
 
 
-def _verdicts(settings: TwinSettings) -> list[tuple[int, str]]:
-    """(end of the hour, what was said), by time."""
+def _verdicts(settings: TwinSettings, until_us: int) -> list[tuple[int, str]]:
+    """(end of the hour, what was said) of the hours that were played, by time."""
     rows = _rows(
         settings,
         "SELECT window_end_us, details->>'state' FROM tollgate.drift_metrics"
         " WHERE statistic = 'verdict' ORDER BY window_end_us",
     )
-    return [(int(row[0]), str(row[1])) for row in rows]
+    return [(int(row[0]), str(row[1])) for row in rows if row[0] <= until_us]
 
 
 def _shown(evidence: dict[str, Any]) -> str:
@@ -257,10 +257,6 @@ def _shown(evidence: dict[str, Any]) -> str:
 def _rows(settings: TwinSettings, query: str) -> list[tuple[Any, ...]]:
     with psycopg.connect(settings.database_dsn()) as connection:
         return connection.execute(query.encode()).fetchall()
-
-
-def _one(settings: TwinSettings, query: str) -> int:
-    return int(_rows(settings, query)[0][0])
 
 
 def _until(holds: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
