@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import psycopg
+import pytest
 
 from shared.adapters.postgres_readings import US, PostgresReadings
 from shared.adapters.schema.grants import Role
@@ -46,11 +47,17 @@ def test_large_tables_are_not_read_as_a_whole(migrated_database: MigratedDatabas
             query = "SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname = ANY(%s)"
             return dict(connection.execute(query, [list(tables)]).fetchall())
 
-        before = whole()
-        told = {
-            sample.name: sample.value
-            for sample in PostgresReadings(migrated_database.role_connection(Role.DRIFT), "tests").read(NOW_US)
-        }
-        assert told["tollgate_label_delay_days"] == 1
-        assert told["tollgate_newest_decision_age_seconds"] == 0
-        assert whole() == before, "the session that read has ended, so its counts are in"
+        # Sessions of other tests in this database may count theirs up to a minute late, so one clean round is asked for:
+        # what reading itself scans as a whole would show in every round.
+        for _ in range(4):
+            before = whole()
+            told = {
+                sample.name: sample.value
+                for sample in PostgresReadings(migrated_database.role_connection(Role.DRIFT), "tests").read(NOW_US)
+            }
+            assert told["tollgate_label_delay_days"] == 1
+            assert told["tollgate_newest_decision_age_seconds"] == 0
+            after = whole()
+            if after == before:
+                return
+        pytest.fail(f"read as a whole, by the counts of the session that read: {before} then {after}")
