@@ -47,7 +47,7 @@ def test_large_tables_are_not_read_as_a_whole(migrated_database: MigratedDatabas
             query = "SELECT relname, seq_scan FROM pg_stat_user_tables WHERE relname = ANY(%s)"
             return dict(connection.execute(query, [list(tables)]).fetchall())
 
-        # Sessions of other tests in this database may count theirs up to a minute late, so one clean round is asked for:
+        # Sessions of other tests in this database may count theirs up to a minute late, so one clean round will do:
         # what reading itself scans as a whole would show in every round.
         for _ in range(4):
             before = whole()
