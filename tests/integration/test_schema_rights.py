@@ -70,26 +70,32 @@ FORBIDDEN = [
             "ALTER TABLE tollgate.predictions DISABLE TRIGGER ALL",
             "UPDATE tollgate.customer_features SET salt = salt",
             "SELECT * FROM pg_authid",
-        )
-    ),
-    *(
-        (role, statement)
-        for role in Role
-        if role is not Role.FORGET
-        for statement in (
             "DELETE FROM tollgate.predictions",
             "UPDATE tollgate.predictions SET score = 0",
             "DELETE FROM tollgate.transactions",
             "UPDATE tollgate.transactions SET amount_minor = 1",
             "DELETE FROM tollgate.transaction_ids",
-            "INSERT INTO tollgate.forgotten VALUES ('k1.00', 0, 'asked')",
+            "DELETE FROM tollgate.feedback_labels",
+            "UPDATE tollgate.promotions SET reason = reason",
+            "DELETE FROM tollgate.promotion_verdicts",
         )
+    ),
+    *(
+        (role, "INSERT INTO tollgate.forgotten VALUES ('k1.00', 0, 'asked')")
+        for role in Role
+        if role is not Role.FORGET
     ),
     *((role, "SELECT tollgate.make_partitions(0, 1)") for role in Role if role is not Role.DRIFT),
     (Role.SCORE, "INSERT INTO tollgate.feedback_labels SELECT * FROM tollgate.feedback_labels"),
     (Role.SCORE, "SELECT * FROM tollgate.dead_letters"),
     (Role.SCORE, "INSERT INTO tollgate.model_versions DEFAULT VALUES"),
     (Role.INGEST, "UPDATE tollgate.dead_letters SET body = body"),
+    (Role.INGEST, "SELECT * FROM tollgate.transactions"),
+    (Role.INGEST, "INSERT INTO tollgate.data_quality_log DEFAULT VALUES"),
+    (Role.DRIFT, "SELECT * FROM tollgate.registry_outbox"),
+    (Role.DRIFT, "DELETE FROM tollgate.leases"),
+    (Role.RETRAIN, "UPDATE tollgate.app_meters SET cells = cells"),
+    (Role.RETRAIN, "SELECT * FROM tollgate.drift_metrics"),
     (Role.DRIFT, "INSERT INTO tollgate.predictions DEFAULT VALUES"),
     (Role.DRIFT, "SELECT * FROM tollgate.customer_features"),
     (Role.RETRAIN, "SELECT * FROM tollgate.customer_features"),

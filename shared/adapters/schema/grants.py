@@ -1,8 +1,8 @@
 """Who may do what: the roles of the apps and their exact rights, as a table, and how a database is brought to it.
 
 The roles cannot log in; users of the apps are members of them. Rights are given for tables and, where statements
-change only some columns, for columns. Nobody but the owner may change or delete what is in `log_blocks`; decisions
-only `tollgate_forget` may.
+change only some columns, for columns. Nobody but the owner may change or delete what is in `log_blocks` or
+`predictions`.
 """
 
 from __future__ import annotations
@@ -71,7 +71,6 @@ _EVERYBODY: Final = {"alembic_version": ("SELECT",)}
 _PIPELINES: Final = {
     "pipeline_execution_log": ("SELECT", "INSERT", "UPDATE(status, ended_at_us, error, details)"),
     "task_metrics": ("SELECT", "INSERT"),
-    "leases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
 }
 _COUNTS: Final = {"app_meters": ("SELECT", "INSERT", "UPDATE(cells, updated_at_us)")}
 _TELL: Final = ("SELECT", "INSERT")
@@ -84,11 +83,8 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
         **_DECIDE,
         **_COUNTS,
         **_PIPELINES,
-        # The timer that records silence as a label looks for transactions by time.
-        "transactions": ("SELECT(transaction_id, event_time_us)", "INSERT"),
         "feedback_labels": ("SELECT", "INSERT", _VERSIONS),
         "dead_letters": ("SELECT", "INSERT", "UPDATE(replayed_at_us)"),
-        "data_quality_log": ("SELECT", "INSERT"),
     },
     Role.DRIFT: {
         **_EVERYBODY,
@@ -100,13 +96,10 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
                 "log_blocks",
                 "dead_letters",
                 "outbox",
-                "model_versions",
                 "promotions",
                 "promotion_verdicts",
                 "shadow_scores",
                 "announced_changes",
-                "registry_outbox",
-                "feature_views",
             ),
             ("SELECT",),
         ),
@@ -123,18 +116,7 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
     },
     Role.RETRAIN: {
         **_EVERYBODY,
-        **dict.fromkeys(
-            (
-                "transactions",
-                "predictions",
-                "feedback_labels",
-                "drift_metrics",
-                "data_quality_log",
-                "performance_metrics",
-                "announced_changes",
-            ),
-            ("SELECT",),
-        ),
+        **dict.fromkeys(("transactions", "predictions", "feedback_labels"), ("SELECT",)),
         "retraining_triggers": (
             "SELECT",
             "INSERT",
@@ -143,10 +125,9 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
         "model_versions": ("SELECT", "INSERT", "UPDATE(status, metrics)"),
         **dict.fromkeys(("promotions", "promotion_verdicts", "shadow_scores"), ("SELECT", "INSERT")),
         "registry_outbox": ("SELECT", "INSERT", "UPDATE(attempts, error, next_at_us)", "DELETE"),
-        "feature_views": ("SELECT", "INSERT", "UPDATE(status, details, completed_at_us)"),
         "notifications": _TELL,
         **_PIPELINES,
-        **_COUNTS,
+        "leases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     },
     Role.READER: {
         **_EVERYBODY,
@@ -181,7 +162,6 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
                 "announced_changes",
                 "app_meters",
                 "performance_metrics",
-                "feature_views",
                 "v_transactions",
                 "v_predictions",
             ),
@@ -190,14 +170,11 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
     },
     Role.FORGET: {
         **_EVERYBODY,
-        **_STATE,
-        "customer_features": ("SELECT", "DELETE", "UPDATE(version, header, surrogate)"),
-        "merchant_features": ("SELECT", "UPDATE(version, header, surrogate)"),
-        "transaction_ids": ("SELECT", "UPDATE(digest, event_time_us, customer_id, terminal_id, labelled)"),
-        "transactions": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-        "predictions": ("SELECT", "UPDATE", "DELETE"),
-        "feedback_labels": ("SELECT", "UPDATE", "DELETE"),
-        "outbox": ("SELECT", "DELETE"),
+        "entity_tiles": ("SELECT", "DELETE"),
+        "customer_features": ("SELECT", "DELETE", "UPDATE(surrogate)"),  # changed in no column: it is locked for that
+        "transaction_ids": ("SELECT", "UPDATE(digest, customer_id)"),
+        "transactions": ("SELECT", "UPDATE(customer_id)"),
+        "feedback_labels": ("SELECT", "UPDATE(label_digest, author)"),
         "dead_letters": ("SELECT", "UPDATE(body)"),  # bodies name customers
         "forgotten": ("SELECT", "INSERT"),
     },

@@ -606,20 +606,6 @@ PERFORMANCE_METRICS: Final = Table(
     comment="What decisions were worth, by model and segment, on mature labels",
 )
 
-FEATURE_VIEWS: Final = Table(
-    "feature_views",
-    METADATA,
-    _key("name"),
-    _text("status"),
-    _json("details", "how far filling has come"),
-    _us("started_at_us", "when, by our clock"),
-    _us("completed_at_us", "when, by our clock", nullable=True),
-    PrimaryKeyConstraint("name"),
-    _check("status", "status IN ('filling', 'complete')"),
-    _check("completed", "(completed_at_us IS NOT NULL) = (status = 'complete')"),
-    comment="Feature views besides the first one, and whether their entity state is complete",
-)
-
 HASH_PARTITIONS: Final = 8
 """Of transaction_ids: enough that vacuum and index growth come in pieces, few enough that a claim touches them all."""
 

@@ -22,7 +22,6 @@ _TABLES: Final = (
     "announced_changes",
     "app_meters",
     "performance_metrics",
-    "feature_views",
 )
 
 

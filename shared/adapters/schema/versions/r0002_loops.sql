@@ -187,21 +187,6 @@ COMMENT ON COLUMN tollgate.performance_metrics.window_end_us IS 'their end, not 
 COMMENT ON COLUMN tollgate.performance_metrics.recorded_at_us IS
     'when it was computed, by our clock, microseconds since 1970 UTC';
 
-CREATE TABLE tollgate.feature_views (
-    name text COLLATE "C" NOT NULL,
-    status text NOT NULL,
-    details jsonb DEFAULT '{}'::jsonb NOT NULL,
-    started_at_us bigint NOT NULL,
-    completed_at_us bigint,
-    CONSTRAINT pk_feature_views PRIMARY KEY (name),
-    CONSTRAINT ck_feature_views_status CHECK (status IN ('filling', 'complete')),
-    CONSTRAINT ck_feature_views_completed CHECK ((completed_at_us IS NOT NULL) = (status = 'complete'))
-);
-COMMENT ON TABLE tollgate.feature_views IS 'Feature views besides the first one, and whether their entity state is complete';
-COMMENT ON COLUMN tollgate.feature_views.details IS 'how far filling has come';
-COMMENT ON COLUMN tollgate.feature_views.started_at_us IS 'when, by our clock, microseconds since 1970 UTC';
-COMMENT ON COLUMN tollgate.feature_views.completed_at_us IS 'when, by our clock, microseconds since 1970 UTC';
-
 -- One open trigger for each cause and subject. The table is small: the lock is held for a moment.
 SET LOCAL lock_timeout = '2s';
 ALTER TABLE tollgate.retraining_triggers ADD COLUMN subject text DEFAULT '' NOT NULL;
