@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from shared.bootstrap.drift_quality import PostgresFeedHealth
 from shared.domain.drift_performance import PerformancePolicy
 from shared.domain.drift_policy import DriftPolicy
 from shared.entrypoints.drift_timers import DriftWatchParts
-from shared.services.drift_check import DriftCheck, DriftParts, DriftRules
+from shared.services.drift_check import DriftCheck, DriftMemory, DriftParts, DriftRules
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobServiceClient
@@ -48,6 +48,7 @@ class DriftWatch:
     storage: BlobServiceClient
     settings: DriftSettings
     clock: Clock
+    memory: DriftMemory = field(default_factory=DriftMemory)
 
     def check(self) -> Evidence:
         """One firing; raises as `DriftCheck.run`."""
@@ -77,7 +78,8 @@ class DriftWatch:
                 notices=PostgresNotices(session),
                 clock=self.clock,
             )
-            return DriftCheck(parts, drift_rules(self.settings)).run(lambda: time.monotonic() < until_s)
+            check = DriftCheck(parts, drift_rules(self.settings), self.memory)
+            return check.run(lambda: time.monotonic() < until_s)
 
 
 def drift_watch_parts(

@@ -108,7 +108,20 @@ class DriftRules:
 
 
 @dataclass(slots=True)
-class _Memory:
+class DriftMemory:
+    """What need not be read again from one firing to the next; nothing is lost with it but time.
+
+    Attributes:
+        bundle: The one that was opened last.
+        missed: Fraud that was missed on whole days, by bundle and start; their labels had matured.
+    """
+
+    bundle: Bundle | None = None
+    missed: dict[tuple[str, int], Missed] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Past:
     """What the hours before say, while a firing goes from one hour to the next."""
 
     hours: list[HourCounts]
@@ -137,17 +150,17 @@ class _Champion:
 class DriftCheck:
     """Watches the champion; used by one thread at a time."""
 
-    def __init__(self, parts: DriftParts, rules: DriftRules) -> None:
+    def __init__(self, parts: DriftParts, rules: DriftRules, memory: DriftMemory | None = None) -> None:
         """Read nothing yet.
 
         Args:
             parts: What it works with.
             rules: How it watches.
+            memory: Of the firings before; None to begin with none.
         """
         self._parts = parts
         self._rules = rules
-        self._champion: _Champion | None = None
-        self._missed: dict[tuple[str, int], Missed] = {}
+        self._memory = memory or DriftMemory()
 
     def run(self, go_on: Callable[[], bool] = lambda: True) -> Evidence:
         """Make up for every complete hour that has no verdict yet, then look at what has matured.
@@ -170,11 +183,11 @@ class DriftCheck:
         tally = _Tally()
         if start_us is None or start_us >= until_us:
             return {"hours": 0, "state": "nothing new"}
-        memory = self._remembered(champion.bundle.digest, start_us)
+        past = self._remembered(champion.bundle.digest, start_us)
         for hour_us in range(start_us, until_us, US_PER_HOUR)[: self._rules.most_hours]:
             if not go_on():
                 break
-            self._hour(champion, hour_us, memory, tally)
+            self._hour(champion, hour_us, past, tally)
             if hour_us + US_PER_HOUR == until_us:
                 self._performance(champion, until_us, tally)
         return {
@@ -187,12 +200,12 @@ class DriftCheck:
         }
 
     def _watched(self, pointer: Pointer) -> _Champion:
-        """The champion, opened once."""
+        """The champion; its bundle is opened once."""
         digest = pointer.digest or ""
-        if self._champion is None or self._champion.bundle.digest != digest:
-            bundle = open_bundle(self._parts.bundles.get(digest), digest)
-            self._champion = _Champion(bundle, pointer.changed_at_us)
-        return self._champion
+        bundle = self._memory.bundle
+        if bundle is None or bundle.digest != digest:
+            bundle = self._memory.bundle = open_bundle(self._parts.bundles.get(digest), digest)
+        return _Champion(bundle, pointer.changed_at_us)
 
     def _start(self, digest: str, until_us: int) -> int | None:
         """The first hour without a verdict; of a champion that is new, as far back as usual days are remembered."""
@@ -201,25 +214,25 @@ class DriftCheck:
             last_us = self._parts.windows.first_us(until_us - MEMORY_US)
         return None if last_us is None else max(last_us // US_PER_HOUR * US_PER_HOUR, until_us - MEMORY_US)
 
-    def _remembered(self, digest: str, start_us: int) -> _Memory:
+    def _remembered(self, digest: str, start_us: int) -> _Past:
         rows = self._parts.metrics.read(digest, start_us - max(LENGTHS) * US_PER_HOUR, start_us)
         withheld = {row.end_us for row in rows if row.statistic == VERDICT and row.details["state"] == State.WITHHELD}
         hourly = [row for row in rows if row.end_us not in withheld]
         since_us = start_us - self._rules.drift.persistence_of * US_PER_HOUR
         recent = [measured_of(row) for row in hourly if row.statistic == PSI and row.end_us > since_us]
-        return _Memory(hours_of(hourly), recent)
+        return _Past(hours_of(hourly), recent)
 
-    def _hour(self, champion: _Champion, start_us: int, memory: _Memory, tally: _Tally) -> None:
+    def _hour(self, champion: _Champion, start_us: int, past: _Past, tally: _Tally) -> None:
         """Count, measure, judge and tell one hour."""
         bundle, end_us = champion.bundle, start_us + US_PER_HOUR
         scores: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = []
         hour, archived = self._counted(champion, start_us, scores)
-        measured = self._measured(champion, [*memory.hours, hour])
+        measured = self._measured(champion, [*past.hours, hour])
         learning = end_us <= champion.since_us
         broken = "" if learning else self._parts.feed.broken(start_us, end_us)
         earliest_us = end_us - max(LENGTHS) * US_PER_HOUR
         announced = self._parts.announcements.announced(earliest_us, end_us)
-        found = judge(self._rules.drift, [*memory.recent, *measured], end_us)
+        found = judge(self._rules.drift, [*past.recent, *measured], end_us)
         expectable = [one for one in found if _announced(announced, one.subject, one.measured.start_us, end_us)]
         alarms = [] if learning or broken else [one for one in found if one not in expectable]
         state = _state(learning=learning, broken=broken, found=found, alarms=alarms)
@@ -247,9 +260,9 @@ class DriftCheck:
         self._parts.metrics.record(bundle.digest, [verdict], now_us)
 
         if not broken:
-            memory.hours = [one for one in (*memory.hours, hour) if one.start_us > earliest_us]
+            past.hours = [one for one in (*past.hours, hour) if one.start_us > earliest_us]
             since_us = end_us - (self._rules.drift.persistence_of - 1) * US_PER_HOUR
-            memory.recent = [one for one in (*memory.recent, *measured) if one.end_us > since_us]
+            past.recent = [one for one in (*past.recent, *measured) if one.end_us > since_us]
         tally.hours += 1
         tally.rows += hour.n_rows
         tally.findings += len(alarms)
@@ -380,12 +393,12 @@ class DriftCheck:
             span, key = (start_us, start_us + US_PER_DAY), (bundle.digest, start_us)
             if start_us < champion.since_us or _announced(self._parts.announcements.announced(*span), LABEL, *span):
                 continue
-            if key in self._missed:
-                kept[key] = self._missed[key]
+            if key in self._memory.missed:
+                kept[key] = self._memory.missed[key]
             else:
                 rows = self._parts.windows.matured(bundle.digest, *span, as_of_us=as_of_us)
                 kept[key] = missed(rows, bundle.manifest.thresholds.decline)
-        self._missed = kept
+        self._memory.missed = kept
         return list(kept.values())
 
     def _open(self, trigger: Trigger) -> int:
