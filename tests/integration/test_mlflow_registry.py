@@ -210,6 +210,7 @@ def test_a_bundle_without_a_record_gets_a_run_and_a_late_record_takes_it_over(sc
     assert registry.has(made_up)
     assert run_of(scene, other.run_id)["id"] == run["id"]
     registry.give(Pointer(Role.CHALLENGER, other.bundle_digest, 1, 9, "ada", "new"))
+    registry.write(replace(RUN, run_id="retrain/501"), golden_files(), {})
     registry.give(Pointer(Role.CHALLENGER, DIGEST, 2, 9, "ada", "newer"))
     assert "challenger" not in registry._client.get_registered_model(name).aliases
 
