@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from shared.domain.registry_curves import REVIEW_COST_MINOR, calibration_of, thresholds_of
+from shared.domain.cost_policy import REVIEW_COST_MINOR
+from shared.domain.registry_curves import calibration_of, thresholds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

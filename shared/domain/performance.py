@@ -19,13 +19,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.domain.cost_policy import REVIEW_COST_MINOR
 from shared.domain.decision import STRICTNESS, Outcome
 from shared.domain.evaluation import TOP_CARDS, Interval, Outcomes, Ranking, interval, resampled
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.promotion_figures import calibration_slope
-
-REVIEW_COST_MINOR: Final = 500
-"""What a review costs, minor units: an analyst's few minutes; the promotion gate's default."""
 
 CONFIDENCE: Final = 0.95
 RESAMPLES: Final = 200

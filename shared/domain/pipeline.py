@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final
 
-from shared.domain.errors import InvalidInput
+from shared.domain.errors import InvalidInput, TollgateError
 
 type Plain = bool | int | float | str | list[Plain] | dict[str, Plain] | None
 """What JSON can say."""
@@ -21,6 +21,9 @@ type Evidence = Mapping[str, Plain]
 
 MAX_TITLE: Final = 200
 """Characters of a notice's title: the subject of a mail."""
+
+MAX_ERROR: Final = 500
+"""Characters of an error that are kept."""
 
 
 class RunStatus(StrEnum):
@@ -148,6 +151,15 @@ class Notice:
             raise InvalidInput("dedup_key", "must not be empty")
         if not 0 < len(self.title) <= MAX_TITLE or "\n" in self.title:
             raise InvalidInput("title", f"must be one line of 1 to {MAX_TITLE} characters")
+
+
+def error_words(error: Exception) -> str:
+    """What is kept of an error: our own say states, not data; of others only the class is safe to keep.
+
+    >>> error_words(InvalidInput("days", "must be greater than 0")), error_words(KeyError("4556 7375 8689 9855"))
+    ('days must be greater than 0', 'KeyError')
+    """
+    return (str(error) if isinstance(error, TollgateError) else type(error).__name__)[:MAX_ERROR]
 
 
 def slot_of(pipeline: str, slot_us: int) -> str:

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from shared.domain.bundle_manifest import canonical_json
+from shared.domain.cost_policy import REVIEW_COST_MINOR
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.evaluation import Interval
 from shared.domain.instants import US_PER_DAY
@@ -106,7 +107,7 @@ class GateRules:
     maturity_us: int = MATURITY_US
     min_labelled: float = 0.90
     min_labelled_suspicious: float = 0.50
-    review_cost_minor: int = 500
+    review_cost_minor: int = REVIEW_COST_MINOR
     seed: int = 20260101
 
     def __post_init__(self) -> None:

@@ -8,11 +8,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.domain.cost_policy import REVIEW_COST_MINOR
+
 type Floats = NDArray[np.float64]
 type Outcomes = NDArray[np.bool_]
-
-REVIEW_COST_MINOR: Final = 500
-"""What looking at one transaction costs, in minor units, in the picture of costs; the policy has its own costs."""
 
 BIN_SHARES: Final = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 1.0)
 """Ends of the calibration bins as shares of the transactions by score: finer where the frauds are."""

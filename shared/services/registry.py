@@ -16,7 +16,7 @@ from shared.domain.bundle_manifest import MANIFEST, read_manifest
 from shared.domain.bundle_pointer import Pointer
 from shared.domain.errors import NotFound, TollgateError, Transient
 from shared.domain.instants import US_PER_HOUR, US_PER_MINUTE
-from shared.domain.pipeline import Evidence
+from shared.domain.pipeline import Evidence, error_words
 from shared.domain.registry import RunRecord, read_record, run_record
 from shared.ports.clock import Clock
 from shared.ports.models import BundleStore
@@ -37,9 +37,6 @@ MAX_RECORDS: Final = 20
 FIRST_WAIT_US: Final = US_PER_MINUTE
 LONGEST_WAIT_US: Final = US_PER_HOUR
 """A record is tried again after 1, 2, 4, ... minutes, and at least hourly: a registry that comes back is noticed."""
-
-MAX_ERROR: Final = 500
-"""Characters of an error that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +126,6 @@ def _write_run(parts: RegistryParts, record: RunRecord) -> None:
 
 def _put_off(parts: RegistryParts, waiting: WaitingRecord, error: TollgateError) -> None:
     wait_us = min(LONGEST_WAIT_US, FIRST_WAIT_US << min(waiting.attempts, 10))
-    parts.records.put_off(waiting.number, parts.clock.now_us() + wait_us, str(error)[:MAX_ERROR])
+    parts.records.put_off(waiting.number, parts.clock.now_us() + wait_us, error_words(error))
     level = logging.WARNING if isinstance(error, Transient) else logging.ERROR
     _log.log(level, "a record of the model registry was put off", exc_info=error)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from shared.domain.errors import Conflict, InvalidInput, NotFound, TollgateError
+from shared.domain.errors import Conflict, InvalidInput, NotFound
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR, US_PER_MINUTE, format_instant
 from shared.domain.labels import MATURITY_US
 from shared.domain.pipeline import (
@@ -29,6 +29,7 @@ from shared.domain.pipeline import (
     RunStatus,
     Severity,
     Trigger,
+    error_words,
     slot_of,
 )
 from shared.ports.clock import Clock
@@ -53,8 +54,6 @@ RETRY_US: Final = 10 * US_PER_MINUTE
 """How long a failed run is not repeated, times the number of failures."""
 
 MAX_MISSED_DAYS: Final = 31
-MAX_ERROR: Final = 500
-"""Characters of an error that are kept."""
 
 _REMEMBERED_RUNS: Final = 50
 
@@ -291,7 +290,7 @@ class Retraining:
 
     def _failed(self, run: Run, claimed: OpenTrigger, error: Exception) -> None:
         """Note a failed run; its trigger waits for the next one, unless there were too many."""
-        words = (str(error) if isinstance(error, TollgateError) else type(error).__name__)[:MAX_ERROR]
+        words = error_words(error)
         self._stores.log.end(run.run_id, RunStatus.FAILED, self._clock.now_us(), words, {})
         mine = any(
             kept.trigger_id == claimed.trigger_id and kept.claimed_by == run.run_id
@@ -306,7 +305,7 @@ class Retraining:
 
     def _without_history(self, run: Run, claimed: OpenTrigger, error: InvalidInput) -> str:
         """Note that history does not do: there is too little of it, and another try would find the same."""
-        words = str(error)[:MAX_ERROR]
+        words = error_words(error)
         self._stores.log.end(run.run_id, RunStatus.SKIPPED, self._clock.now_us(), words, {})
         self._dismiss(claimed, f"no training: {words}")
         return words

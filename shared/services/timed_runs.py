@@ -20,7 +20,7 @@ from typing import Final
 
 from shared.domain.errors import TollgateError
 from shared.domain.instants import US_PER_HOUR, US_PER_MINUTE
-from shared.domain.pipeline import Evidence, Run, RunStatus, slot_of
+from shared.domain.pipeline import Evidence, Run, RunStatus, error_words, slot_of
 from shared.ports.clock import Clock
 from shared.ports.pipelines import PipelineLog
 
@@ -32,9 +32,6 @@ FAILURE_SLOT_US: Final = 5 * US_PER_MINUTE
 
 MAX_ATTEMPTS: Final = 20
 """Runs of one slot that are noted; a timer that fails is fired again by hand a few times at most."""
-
-MAX_ERROR: Final = 500
-"""Characters of an error that are kept."""
 
 TASK: Final = "run"
 """The task under which a run's own numbers are kept."""
@@ -104,7 +101,7 @@ class TimedRuns:
         try:
             details = work()
         except Exception as error:
-            self._end(run_id, RunStatus.FAILED, started_s, {}, _words(error))
+            self._end(run_id, RunStatus.FAILED, started_s, {}, error_words(error))
             raise
         self._end(run_id, RunStatus.DONE, started_s, details)
         return details
@@ -136,7 +133,7 @@ class TimedRuns:
             if not run_id:
                 failed_us = now_us // FAILURE_SLOT_US * FAILURE_SLOT_US
                 run_id = self._begin(pipeline, f"{slot_of(pipeline, failed_us)}/failed", now_us, attempts=1)
-            self._end(run_id, RunStatus.FAILED, started_s, {}, _words(error))
+            self._end(run_id, RunStatus.FAILED, started_s, {}, error_words(error))
             raise
         self._count(pipeline, slot_us, started_s, details, failed=False)
         self._end(run_id, RunStatus.DONE, started_s, details)
@@ -210,8 +207,3 @@ class TimedRuns:
 
 def _numbers(details: Evidence) -> Mapping[str, float]:
     return {name: float(value) for name, value in details.items() if isinstance(value, int | float)}
-
-
-def _words(error: Exception) -> str:
-    """What is kept of an error: our own say states, not data; of others only the class is safe to keep."""
-    return (str(error) if isinstance(error, TollgateError) else type(error).__name__)[:MAX_ERROR]
