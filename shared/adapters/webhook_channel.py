@@ -106,10 +106,10 @@ def _seconds(retry_after: str, now_us: int) -> int | None:
     if text.isascii() and text.isdigit() and len(text) <= 9:
         return int(text)
     try:
-        when = parsedate_to_datetime(text)
-    except ValueError:
+        when = parsedate_to_datetime(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # the latter for a year, hour or zone of very many digits
         return None
-    return int((when.astimezone(UTC) - datetime.fromtimestamp(now_us / US_PER_SECOND, UTC)).total_seconds()) + 1
+    return int((when - datetime.fromtimestamp(now_us / US_PER_SECOND, UTC)).total_seconds()) + 1
 
 
 def signature_of(secret: bytes, timestamp: str, body: bytes) -> str:

@@ -216,7 +216,20 @@ def test_how_a_web_server_fails_says_whether_to_come_again(
 
 @pytest.mark.parametrize(
     ("given", "wait_s"),
-    [("120", 120), ("Tue, 14 Nov 2023 22:15:20 GMT", 121), ("soon", None), ("-5", None), ("9" * 30, None)],
+    [
+        ("120", 120),
+        ("Tue, 14 Nov 2023 22:15:20 GMT", 121),
+        ("soon", None),
+        ("-5", None),
+        ("9" * 30, None),
+        ("9" * 5_000, None),
+        (f"Tue, 14 Nov {'9' * 30} 22:15:20 GMT", None),
+        (f"Tue, 14 Nov 2023 {'9' * 30}:15:20 GMT", None),
+        (f"Tue, 14 Nov 2023 22:15:20 +{'9' * 30}", None),
+        ("Tue, 14 Nov 2023 22:15:20 +9999", None),
+        ("Sun, 31 Dec 9999 23:59:59 -2359", None),
+        ("Sat, 01 Jan 0100 00:00:00 +2359", 1),
+    ],
 )
 def test_a_server_may_say_when_to_come_again(given: str, wait_s: int | None) -> None:
     with web_server(Answer(503, (("Retry-After", given),))) as server, pytest.raises(Transient) as caught:
