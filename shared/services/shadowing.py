@@ -4,7 +4,7 @@ The scoring apps know nothing of it, so it costs a request nothing. A model scor
 from the end of what it learnt on, those before its appointment too. What is missing is what has no score yet, not what
 lies behind a mark in time: a decision that was committed late, or for an event long ago, is found when it is there. A
 mark only saves work: most firings look no further back than `OVERLAP_US` before the last complete look, and one in an
-hour looks at everything.
+hour looks at everything. A look that is more than one firing can do is gone on with by the next.
 """
 
 from __future__ import annotations
@@ -60,12 +60,18 @@ class _Tried:
         since_us: The first event time that it has learnt nothing of.
         seen_until_us: When the last complete look began; 0 before the first.
         full_at_us: When the last complete look at everything began.
+        look: One that has not come to its end, which the next firing goes on with; None if there is none.
+        began_us: When it began.
+        after: How far it has come.
     """
 
     scorer: Scorer
     since_us: int
     seen_until_us: int = 0
     full_at_us: int = 0
+    look: Look | None = None
+    began_us: int = 0
+    after: Place = FIRST
 
 
 class Shadowing:
@@ -148,31 +154,31 @@ class Shadowing:
 
     def _catch_up(self, tried: _Tried, stop_s: float) -> tuple[int, int, bool]:
         """Score what a model is missing: rows scored, rows left out, and whether nothing is missing now."""
-        began_us = self._clock.now_us()
-        is_full = began_us - tried.full_at_us >= FULL_EVERY_US
-        scorer = tried.scorer
-        look = Look(
-            scorer.bundle_digest,
-            scorer.view.name,
-            tried.since_us,
-            0 if is_full else tried.seen_until_us - OVERLAP_US,
-        )
+        scorer, look = tried.scorer, tried.look or self._begin(tried)
         scored = left_out = 0
-        after = FIRST
         while scored < self._most_rows and self._monotonic_s() < stop_s:
-            page = self._scores.missing(look, after, PAGE)
+            page = self._scores.missing(look, tried.after, PAGE)
             found = shadow_scores(scorer, page)
             if found:
                 self._scores.put(scorer.bundle_digest, found, self._clock.now_us())
             scored += len(found)
             left_out += len(page) - len(found)
             if len(page) < PAGE:
-                tried.seen_until_us = began_us
-                if is_full:
-                    tried.full_at_us = began_us
+                tried.look, tried.seen_until_us = None, tried.began_us
+                if look.recorded_since_us == 0:
+                    tried.full_at_us = tried.began_us
                 return scored, left_out, True
-            after = page[-1].place
+            tried.after = page[-1].place
         return scored, left_out, False
+
+    def _begin(self, tried: _Tried) -> Look:
+        """Begin a look: at everything if the last such one is long ago, else at what was recorded lately."""
+        now_us = self._clock.now_us()
+        is_full = now_us - tried.full_at_us >= FULL_EVERY_US
+        recorded_since_us = 0 if is_full else max(0, tried.seen_until_us - OVERLAP_US)
+        look = Look(tried.scorer.bundle_digest, tried.scorer.view.name, tried.since_us, recorded_since_us)
+        tried.look, tried.began_us, tried.after = look, now_us, FIRST
+        return look
 
 
 def learnt_until_us(manifest: Manifest) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from shared.domain.decision_record import decision_bytes, read_decision
 from shared.domain.errors import Transient
 from shared.domain.instants import US_PER_DAY
 from shared.ports.models import Scorer
-from shared.ports.shadowing import Place, Unscored
+from shared.ports.shadowing import Place, ShadowScore, Unscored
 from shared.services import shadowing
 from shared.services.scoring import Decided
 from shared.services.shadowing import FULL_EVERY_US, OVERLAP_US, Shadowing, learnt_until_us, shadow_scores
@@ -137,6 +138,52 @@ def test_a_firing_stops_when_its_time_is_up(world: World) -> None:
     use = Shadowing(world.store, OnnxScorer, world.scores, world.clock, monotonic_s=lambda: next(seconds))
     assert use.score() == {"models": 1, "rows": 0, "unusable": 0, "behind": 1, "refused": 0}
     assert use.score()["rows"] == 5
+
+
+def test_a_look_that_takes_several_firings_goes_on_where_it_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decisions that cannot be scored stay missing, so a look that began again would meet them again, and no others."""
+    found = decisions(trained_scorer(), 45)
+    found.sort(key=lambda one: world.since_us + one[0].event_time_us % (50 * US_PER_DAY))
+    world.add([(place, _of_another_view(data)) for place, data in found[:30]])
+    world.add(found[30:])
+    monkeypatch.setattr(shadowing, "PAGE", 10)
+    ticks = iter(range(1_000))
+    use = Shadowing(
+        world.store, OnnxScorer, world.scores, world.clock, budget_s=1.5, monotonic_s=lambda: float(next(ticks))
+    )
+    began_us = world.clock.now_us()
+    firings = 0
+    while True:
+        done = use.score()
+        firings += 1
+        world.clock.time_us += 1_000_000
+        if not done["behind"]:
+            break
+        assert firings < 10, "it never advances"
+    assert firings > 1
+    assert len(world.scores.scores) == 15
+    use.score()
+    assert world.scores.looks[-1].recorded_since_us == began_us - OVERLAP_US, "what came meanwhile is looked at"
+
+
+def test_a_page_that_could_not_be_written_is_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shadowing, "PAGE", 10)
+    world.add(decisions(trained_scorer(), 25))
+    put, calls = world.scores.put, iter([True, False, True, True])
+
+    def away(digest: str, scores: Sequence[ShadowScore], recorded_at_us: int) -> int:
+        if not next(calls):
+            raise Transient("away")
+        return put(digest, scores, recorded_at_us)
+
+    monkeypatch.setattr(world.scores, "put", away)
+    with pytest.raises(Transient):
+        world.use.score()
+    assert len(world.scores.scores) == 10
+    assert world.use.score()["behind"] == 0
+    assert len(world.scores.scores) == 25
 
 
 def test_most_firings_look_back_a_little_and_one_in_an_hour_at_everything(world: World) -> None:
