@@ -11,13 +11,13 @@ import pytest
 from shared.adapters.file_bundles import FileBundles
 from shared.domain.bundle_manifest import canonical_json
 from shared.domain.bundle_pointer import Role
-from shared.domain.errors import Conflict
+from shared.domain.errors import Conflict, Transient
 from shared.domain.evaluation import Interval
 from shared.domain.instants import US_PER_HOUR
 from shared.domain.pipeline import Severity
 from shared.domain.promotion import Check, CheckName, GateRules, Verdict, write_verdict
 from shared.services.retraining_run import AUTHOR
-from shared.services.retraining_trial import LOOK_BACK_US, Trial, TrialRules
+from shared.services.retraining_trial import LOOK_BACK_US, TELL_US, Trial, TrialRules
 from shared.services.shadowing_evidence import ShadowEvidence
 from shared.services.succession import Succession
 from tests.fakes.bundles import golden_files
@@ -139,3 +139,47 @@ def test_a_role_that_changes_at_this_moment_is_looked_at_again(world: World, mon
         assert world.settle() == ""
     assert world.present(Role.CHALLENGER) == world.challenger
     assert world.settle().startswith("promoted")
+
+
+@pytest.mark.parametrize("gain", [None, Interval(-0.2, -0.01)])
+def test_who_dies_between_the_change_and_the_notice_leaves_it_to_the_next_look(
+    world: World, gain: Interval | None
+) -> None:
+    world.appoint()
+    world.clock.time_us += RULES.least_us
+    world.gain = gain
+    world.notices.fault = Transient("away")
+    with pytest.raises(Transient):
+        world.settle()
+    assert world.present(Role.CHALLENGER) is None, "the change was made"
+    assert world.notices.told == []
+    world.clock.time_us += 60_000_000
+    assert world.settle() == ""
+    (told,) = world.notices.told
+    assert told.title == f"Trial of challenger {world.challenger[:12]} has ended"
+    assert told.severity is (Severity.INFORMATION if gain is None else Severity.WARNING)
+    assert str(told.evidence["outcome"]).startswith("promoted: scored" if gain is None else "retired: scored")
+    world.settle()
+    assert len(world.notices.told) == 1
+
+
+def test_a_trial_that_was_told_of_is_told_of_once_and_one_of_long_ago_not_at_all(world: World) -> None:
+    world.appoint()
+    world.clock.time_us += RULES.least_us
+    assert world.settle()
+    assert world.settle() == ""
+    assert len(world.notices.told) == 1
+    world.notices.rows.clear()  # as notices that are not kept any more
+    world.clock.time_us += TELL_US + 1
+    assert world.settle() == ""
+    assert world.notices.told == []
+
+
+def test_a_person_who_ends_a_trial_knows_it(world: World) -> None:
+    world.appoint()
+    world.succession.retire(Role.CHALLENGER, author="a person", reason="enough")
+    assert world.settle() == ""
+    world.appoint(author="a person")
+    world.succession.retire(Role.CHALLENGER, author=AUTHOR, reason="enough")
+    assert world.settle() == ""
+    assert world.notices.told == []
