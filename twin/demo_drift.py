@@ -13,15 +13,13 @@ import hmac
 import json
 import threading
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
-import psycopg
 from rich.console import Console
 
 from shared.domain.instants import US_PER_HOUR, US_PER_MINUTE, format_instant
@@ -43,10 +41,14 @@ FACTOR: Final = 2.0
 """Of all amounts, after the quiet days."""
 
 SECRET: Final = "demo-only"  # noqa: S105 - signs posts from one loopback port of a developer's machine to another
+HOURS_PER_FIRING: Final = 72
+"""After so many new verdicts the timer is fired again: the drift app judges no more hours in one run."""
+
 _FIRING_S: Final = 60
+_NOTICE_S: Final = 60
 _REPORT_S: Final = 60
 
-type Say = Callable[[str], None]
+type Progress = Callable[[str, int], AbstractContextManager[play.Tick]]
 
 
 def scene(seed: int, now_us: int) -> Scene:
@@ -113,7 +115,7 @@ def prepare(settings: TwinSettings, inbox: Inbox) -> None:
     write_own_settings({"score": age, "ingest": age, "drift": notify}, settings)
 
 
-def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, progress: Any) -> dict[str, Any]:
+def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, progress: Progress) -> dict[str, Any]:
     """Play the live days, let the drift app look at them, and tell what it found.
 
     Args:
@@ -131,8 +133,26 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
     """
     until_us = (time.time_ns() // 1000 - 5 * US_PER_MINUTE) // US_PER_HOUR * US_PER_HOUR
     until_us = min(until_us, world.live_until_us)
-    drifts_us = world.live_from_us + QUIET_DAYS * 24 * US_PER_HOUR
     out.rule(f"4. {QUIET_DAYS} quiet days, then amounts times {FACTOR:g}", align="left")
+    decided = _decide(settings, world, until_us, progress)
+    out.rule("5. The drift app looks at every hour", align="left")
+    hours = (until_us - world.live_from_us) // US_PER_HOUR
+    _judge_hours(settings, until_us, hours, progress)
+    report = _alarms(settings, world.live_from_us + QUIET_DAYS * 24 * US_PER_HOUR, until_us, out)
+    report["triggers"] = _triggers(settings, out)
+    out.rule("6. Somebody is told", align="left")
+    _tell(settings, inbox, out)
+    return {
+        "decided": decided,
+        "hours": hours,
+        **report,
+        "notices": len(inbox.notices),
+        "history_days": HISTORY_DAYS,
+    }
+
+
+def _decide(settings: TwinSettings, world: Scene, until_us: int, progress: Progress) -> int:
+    """Send what was played before an instant, and wait until it is decided; returns how much."""
     events = [
         event
         for chapter in world.live()
@@ -150,26 +170,30 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
             shown["decided"] = now.decided
 
         play.until_effects(settings, lambda now: now.decided >= wanted, show)
+    return wanted
 
-    out.rule("5. The drift app looks at every hour", align="left")
-    hours = (until_us - world.live_from_us) // US_PER_HOUR
+
+def _judge_hours(settings: TwinSettings, until_us: int, hours: int, progress: Progress) -> None:
+    """Fire the drift app's timer until every hour has its verdict; one firing judges some days of them."""
     with progress("hours", hours) as tick:
         done = 0
         deadline = time.monotonic() + _FIRING_S
         while done < hours:
-            fire_timer(settings.drift, "check_drift")
+            play.fire_timer(settings.drift, "check_drift")
             before = done
-            while done < hours and time.monotonic() < deadline:
+            while done < min(hours, before + HOURS_PER_FIRING) and time.monotonic() < deadline:
                 time.sleep(0.5)
                 now = len(_verdicts(settings, until_us))
                 tick(now - done)
                 if now > done:
                     deadline = time.monotonic() + _FIRING_S
                 done = now
-                if done - before >= 72:
-                    break
             if done == before:
                 raise TwinError("the drift app gives no verdicts; see the logs")
+
+
+def _alarms(settings: TwinSettings, drifts_us: int, until_us: int, out: Console) -> dict[str, Any]:
+    """Tell what was said of the hours before and after the change."""
     verdicts = _verdicts(settings, until_us)
     alarms = [row for row in verdicts if row[1] == "drift"]
     false_alarms = [row for row in alarms if row[0] <= drifts_us]
@@ -181,7 +205,12 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
     delay_h = (found[0][0] - drifts_us) / US_PER_HOUR if found else None
     if found:
         out.print(f"  first alarm {delay_h:.0f} h after the change began, at {format_instant(found[0][0])}")
-    triggers = _rows(
+    return {"false_alarms": len(false_alarms), "alarms": len(found), "delay_h": delay_h}
+
+
+def _triggers(settings: TwinSettings, out: Console) -> list[dict[str, Any]]:
+    """Tell what asks for a retraining."""
+    triggers = play.rows(
         settings,
         "SELECT cause, subject, priority, evidence FROM tollgate.retraining_triggers ORDER BY priority, trigger_id",
     )
@@ -191,28 +220,21 @@ def watch(settings: TwinSettings, world: Scene, inbox: Inbox, out: Console, prog
             markup=False,
             soft_wrap=True,
         )
+    return [{"cause": row[0], "subject": row[1], "priority": row[2]} for row in triggers]
 
-    out.rule("6. Somebody is told", align="left")
-    fire_timer(settings.drift, "send_notices")
-    _until(lambda: bool(inbox.notices), "a notice")
+
+def _tell(settings: TwinSettings, inbox: Inbox, out: Console) -> None:
+    """Have the notices sent and the report drawn."""
+    play.fire_timer(settings.drift, "send_notices")
+    play.until(lambda: bool(inbox.notices), "a notice", _NOTICE_S)
     for notice in inbox.notices[:3]:
         out.print(f"  {notice['severity']}: {notice['title']}", markup=False, soft_wrap=True)
     out.print(f"  {len(inbox.notices)} notices posted, each with a signature that fits")
-    fire_timer(settings.drift, "draw_reports")
+    play.fire_timer(settings.drift, "draw_reports")
     page = f"http://{HOST}:{settings.drift}/api/reports"
-    _until(lambda: "evidently/" in get(page)[1], "Evidently's report", _REPORT_S)
+    play.until(lambda: "evidently/" in get(page)[1], "Evidently's report", _REPORT_S)
     body = get(page)[1]
     out.print(f"  report page: {page} ({len(body) / 1024:.0f} KB), reports by Evidently linked from it", soft_wrap=True)
-    return {
-        "decided": wanted,
-        "hours": hours,
-        "false_alarms": len(false_alarms),
-        "alarms": len(found),
-        "delay_h": delay_h,
-        "triggers": [{"cause": row[0], "subject": row[1], "priority": row[2]} for row in triggers],
-        "notices": len(inbox.notices),
-        "history_days": HISTORY_DAYS,
-    }
 
 
 def problems(report: dict[str, Any]) -> list[str]:
@@ -226,21 +248,9 @@ def problems(report: dict[str, Any]) -> list[str]:
     return [problem for problem, holds in checks.items() if not holds]
 
 
-def fire_timer(port: int, timer: str) -> None:
-    """Fire a timer of the app on a port now."""
-    request = urllib.request.Request(
-        f"http://{HOST}:{port}/admin/functions/{timer}",
-        data=b'{"input": ""}',
-        headers={"Content-Type": "application/json"},
-        method="POST",
-    )
-    with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - our own loopback URL
-        return
-
-
 def _verdicts(settings: TwinSettings, until_us: int) -> list[tuple[int, str]]:
     """(end of the hour, what was said) of the hours that were played, by time."""
-    rows = _rows(
+    rows = play.rows(
         settings,
         "SELECT window_end_us, details->>'state' FROM tollgate.drift_metrics"
         " WHERE statistic = 'verdict' ORDER BY window_end_us",
@@ -252,16 +262,3 @@ def _shown(evidence: dict[str, Any]) -> str:
     """The numbers of a trigger, on one line."""
     flat = [f"{name} {value:.3g}" for name, value in evidence.items() if isinstance(value, int | float)]
     return ", ".join(flat[:6])
-
-
-def _rows(settings: TwinSettings, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(settings.database_dsn()) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
-def _until(holds: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TwinError(f"{what} did not come within {timeout_s:.0f} s; see the logs")
-        time.sleep(0.5)

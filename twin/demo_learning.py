@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,7 +30,6 @@ from shared.domain.training_model import TrainingParameters
 from simulator.changes import Change, NewPattern, Span
 from simulator.wire import Sending, WireEvent
 from twin import demo_play as play
-from twin.demo_drift import fire_timer
 from twin.demo_scene import Scene, Shape
 from twin.services.app_settings import write_own_settings
 from twin.services.orchestra import TwinError
@@ -68,6 +68,9 @@ BAD: Final = {**USUAL, "TRAIN_DAYS": "2"}
 
 _RUN_S: Final = 180
 _SHADOW_S: Final = 90
+_SWAP_S: Final = 60
+_END_S: Final = 60
+_TOOK_OVER: Final = re.compile(r"\[worker-(?:\d+\.)?(\d+)\] .*: a bundle took over role=champion bundle_digest=(\w+)")
 
 
 def scene(seed: int, now_us: int) -> Scene:
@@ -160,22 +163,22 @@ def learn(
         check = next(check for check in document["checks"] if check["name"] == name)
         out.print(f"    {name}: {check['why']}", markup=False, soft_wrap=True)
     out.print(f"  all {len(document['checks'])} checks passed; it scores in shadow what the champion decides")
-    fire_timer(settings.retrain, "score_shadows")
+    play.fire_timer(settings.retrain, "score_shadows")
     shadowed = "SELECT count(*) FROM tollgate.shadow_scores"
-    _until(lambda: _one(settings, shadowed) >= len(parts[0]), "its scores in shadow", _SHADOW_S)
-    fire_timer(settings.retrain, "answer_triggers")
-    _until(lambda: champion_of(settings) != first, "its promotion", _SHADOW_S)
+    play.until(lambda: play.number(settings, shadowed) >= len(parts[0]), "its scores in shadow", _SHADOW_S)
+    play.fire_timer(settings.retrain, "answer_triggers")
+    play.until(lambda: champion_of(settings) != first, "its promotion", _SHADOW_S)
     second = champion_of(settings)
-    out.print(f"  {_one(settings, shadowed):,} scores in shadow, then promoted: {second[:12]}")
+    out.print(f"  {play.number(settings, shadowed):,} scores in shadow, then promoted: {second[:12]}")
     _decide(settings, parts[1], second, report, out)
 
     out.rule("7. Rolled back by command", align="left")
     out.print("  " + command(settings, "models", "rollback", "--reason", "shown in the demo").strip(), soft_wrap=True)
     _decide(settings, parts[2], first, report, out)
-    history = [json.loads(line) for line in command(settings, "models", "history", "--json").splitlines()]
-    for change in history:
+    changes = [json.loads(line) for line in command(settings, "models", "history", "--json").splitlines()]
+    for change in changes:
         out.print(f"  {change['role']}: {change['action']}, {change['reason']}", markup=False, soft_wrap=True)
-    report["history"] = [{"role": change["role"], "action": change["action"]} for change in history]
+    report["changes"] = [{"role": change["role"], "action": change["action"]} for change in changes]
     report["champions"] = [first, second]
     return report
 
@@ -193,13 +196,16 @@ def _decide(
     settings: TwinSettings, events: Sequence[WireEvent], champion: str, report: dict[str, Any], out: Console
 ) -> None:
     """Have events decided once all processes decide with this champion."""
-    _until(lambda: _deciding(settings) == {champion}, "the champion in all processes", 30)
+    both = ("score", "ingest")
+    play.until(
+        lambda: all(_deciding(settings, app) == {champion} for app in both), "the champion in all processes", _SWAP_S
+    )
     before = play.effects(settings).decided
     play.send_to_hub(settings, "transactions", [(event.customer, event.body) for event in events], lambda _: None)
     play.until_effects(settings, lambda now: now.decided >= before + len(events), lambda _: None)
     by = {
         str(digest): int(count)
-        for digest, count in _rows(
+        for digest, count in play.rows(
             settings, "SELECT bundle_digest, count(*) FROM tollgate.predictions GROUP BY 1 ORDER BY 2"
         )
     }
@@ -208,10 +214,18 @@ def _decide(
     report["epochs"].append({"champion": champion, "sent": len(events), "decided": decided, "by_bundle": by})
 
 
-def _deciding(settings: TwinSettings) -> set[str]:
-    """Champions that the score app's and the ingest app's pointers have led to, as far as they tell."""
-    time.sleep(3)  # both look every 2 s; ingest does not tell, so it is given the time
-    return {champion_of(settings)}
+def _deciding(settings: TwinSettings, app: str) -> set[str]:
+    """Champions that the processes of an app decide with."""
+    return champions_in((settings.root / "logs" / f"{app}.log").read_text(encoding="utf-8", errors="replace"))
+
+
+def champions_in(log: str) -> set[str]:
+    """Digests of the champions that an app's processes decide with, by what each said last when one took over.
+
+    A process that never looked for a champion has said nothing: it will begin with the one that the pointer names then.
+    """
+    # A reload names the processes anew, worker-1.0 after worker-0; the last number is the process's place.
+    return set(dict(_TOOK_OVER.findall(log)).values())
 
 
 def champion_of(settings: TwinSettings) -> str:
@@ -227,19 +241,19 @@ def _retrained(settings: TwinSettings, number: int) -> dict[str, Any]:
             "INSERT INTO tollgate.retraining_triggers (cause, priority, created_at_us)"
             " VALUES ('person', 0, (extract(epoch FROM now()) * 1000000)::bigint)"
         )
-    fire_timer(settings.retrain, "answer_triggers")
+    play.fire_timer(settings.retrain, "answer_triggers")
     verdicts = "SELECT count(*) FROM tollgate.promotion_verdicts"
-    _until(lambda: _one(settings, verdicts) >= number, "a verdict", _RUN_S)
+    play.until(lambda: play.number(settings, verdicts) >= number, "a verdict", _RUN_S)
     over = "SELECT count(*) FROM tollgate.retraining_triggers WHERE status = 'done'"
-    _until(lambda: _one(settings, over) >= number, "the end of the retraining", 30)
+    play.until(lambda: play.number(settings, over) >= number, "the end of the retraining", _END_S)
     newest = "SELECT document FROM tollgate.promotion_verdicts ORDER BY decided_at_us DESC LIMIT 1"
-    document: dict[str, Any] = json.loads(_rows(settings, newest)[0][0])
+    document: dict[str, Any] = json.loads(play.rows(settings, newest)[0][0])
     return document
 
 
 def problems(report: dict[str, Any]) -> list[str]:
     """Which promises did not hold."""
-    actions = [change["action"] for change in report["history"] if change["role"] == "champion"]
+    actions = [change["action"] for change in report["changes"] if change["role"] == "champion"]
     checks = {
         "the bad retraining was not refused": bool(report["refused"]),
         f"the champion's history is {actions}": actions[:1] == ["accept"] and actions[-2:] == ["promote", "rollback"],
@@ -283,20 +297,3 @@ def command(settings: TwinSettings, *arguments: str) -> str:
     if done.returncode != 0:
         raise TwinError(f"tollgate {' '.join(arguments)}: {done.stdout.strip()}")
     return done.stdout
-
-
-def _rows(settings: TwinSettings, query: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(settings.database_dsn()) as connection:
-        return connection.execute(query.encode()).fetchall()
-
-
-def _one(settings: TwinSettings, query: str) -> int:
-    return int(_rows(settings, query)[0][0])
-
-
-def _until(holds: Callable[[], bool], what: str, timeout_s: float) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():
-        if time.monotonic() > deadline:
-            raise TwinError(f"{what} did not come within {timeout_s:.0f} s; see the logs")
-        time.sleep(0.5)

@@ -1,10 +1,11 @@
-"""The parts of the demo that do something: take history in, send live events, wait until all of them have effects."""
+"""What the demos are played with: take history in, send events, fire timers, ask the database, wait for what comes."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from shared.services.labelling import Labelling
 from simulator.wire import WireEvent
 from twin.demo_scene import Day
 from twin.services.app_settings import surrogate_keys
+from twin.services.orchestra import TwinError
 from twin.services.settings import HOST, TwinSettings, login_of
 
 IMPORT_BATCH: Final = 1000
@@ -157,12 +159,12 @@ class Effects:
 
 def effects(settings: TwinSettings) -> Effects:
     """Count what live events have led to so far."""
-    with psycopg.connect(settings.database_dsn()) as connection:
-        row = connection.execute(
-            "SELECT (SELECT count(*) FROM tollgate.predictions), (SELECT count(*) FROM tollgate.dead_letters),"
-            " (SELECT count(*) FROM tollgate.feedback_labels)"
-        ).fetchone()
-    return Effects(*row) if row else Effects(0, 0, 0)
+    ((decided, dead_letters, labels),) = rows(
+        settings,
+        "SELECT (SELECT count(*) FROM tollgate.predictions), (SELECT count(*) FROM tollgate.dead_letters),"
+        " (SELECT count(*) FROM tollgate.feedback_labels)",
+    )
+    return Effects(decided, dead_letters, labels)
 
 
 def until_effects(settings: TwinSettings, wanted: Callable[[Effects], bool], show: Callable[[Effects], None]) -> float:
@@ -179,26 +181,61 @@ def until_effects(settings: TwinSettings, wanted: Callable[[Effects], bool], sho
     return time.monotonic() - began
 
 
+def until(holds: Callable[[], bool], what: str, timeout_s: float) -> None:
+    """Wait until something holds.
+
+    Raises:
+        TwinError: It does not in time; the message names it.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        if time.monotonic() > deadline:
+            raise TwinError(f"{what} did not come within {timeout_s:.0f} s; see the logs")
+        time.sleep(0.5)
+
+
+def fire_timer(port: int, timer: str) -> None:
+    """Fire a timer of the app on a port now; returns when it was accepted, not when it has run."""
+    request = urllib.request.Request(
+        f"http://{HOST}:{port}/admin/functions/{timer}",
+        data=b'{"input": ""}',
+        headers={"Content-Type": "application/json"},
+        method="POST",
+    )
+    with urllib.request.urlopen(request, timeout=30):  # noqa: S310 - our own loopback URL
+        return
+
+
+def rows(settings: TwinSettings, query: str) -> list[tuple[Any, ...]]:
+    """What a query of the owner's finds."""
+    with psycopg.connect(settings.database_dsn()) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def number(settings: TwinSettings, query: str) -> int:
+    """The one number that a query of the owner's finds."""
+    return int(rows(settings, query)[0][0])
+
+
 def dead_letters_by_reason(settings: TwinSettings) -> dict[str, int]:
     """How many dead letters there are of each reason."""
-    with psycopg.connect(settings.database_dsn()) as connection:
-        rows = connection.execute(
-            "SELECT coalesce(nullif(field, ''), 'body'), count(*) FROM tollgate.dead_letters"
-            " GROUP BY 1 ORDER BY 2 DESC, 1"
-        ).fetchall()
-    return {str(reason): int(number) for reason, number in rows}
+    found = rows(
+        settings,
+        "SELECT coalesce(nullif(field, ''), 'body'), count(*) FROM tollgate.dead_letters GROUP BY 1 ORDER BY 2 DESC, 1",
+    )
+    return {str(reason): int(count) for reason, count in found}
 
 
 def scored(settings: TwinSettings) -> list[tuple[str, str, int, float]]:
     """(transaction id, customer, event time, score) of every decision that was taken before its first label came."""
-    with psycopg.connect(settings.database_dsn()) as connection:
-        rows: list[tuple[str, str, int, float]] = connection.execute(
-            "SELECT p.transaction_id, t.customer_id, p.event_time_us, p.score FROM tollgate.predictions p"
-            " JOIN tollgate.transactions t USING (transaction_id, event_time_us)"
-            " WHERE NOT EXISTS (SELECT FROM tollgate.feedback_labels l"
-            "   WHERE l.transaction_id = p.transaction_id AND l.recorded_at_us <= p.recorded_at_us)"
-        ).fetchall()
-    return rows
+    found = rows(
+        settings,
+        "SELECT p.transaction_id, t.customer_id, p.event_time_us, p.score FROM tollgate.predictions p"
+        " JOIN tollgate.transactions t USING (transaction_id, event_time_us)"
+        " WHERE NOT EXISTS (SELECT FROM tollgate.feedback_labels l"
+        "   WHERE l.transaction_id = p.transaction_id AND l.recorded_at_us <= p.recorded_at_us)",
+    )
+    return [(str(row[0]), str(row[1]), int(row[2]), float(row[3])) for row in found]
 
 
 def decision(port: int, transaction_id: str) -> dict[str, Any]:

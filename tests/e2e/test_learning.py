@@ -33,7 +33,7 @@ def test_a_bad_model_is_refused_a_good_one_decides_and_is_rolled_back() -> None:
     first, second = report["champions"]
     assert [epoch["champion"] for epoch in report["epochs"]] == [first, second, first]
     assert report["refused"]
-    assert [change["action"] for change in report["history"] if change["role"] == "champion"] == [
+    assert [change["action"] for change in report["changes"] if change["role"] == "champion"] == [
         "accept",
         "promote",
         "rollback",
