@@ -2,14 +2,16 @@
 
 Tables that grow with traffic have no index for a question like "the newest": the log's blocks have one by recorded
 time, of labels the last pages of the table are looked at (labels are only ever added), and of hourly tables the rows
-with the highest numbers. Runs, notices and dead letters are counted whole, which is dear once there are millions.
+with the highest numbers. Dead letters are added up as they come; runs and notices are counted, as many as are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from shared.adapters import postgres_tallies as tallies
 from shared.domain.drift_record import VERDICT, State
 from shared.domain.pipeline import Cause
 from shared.services.metering import REPLAYS, Sample
@@ -33,8 +35,6 @@ from shared.services.readings import (
     TRIGGERS,
     ReadingKind,
 )
-from shared.services.replay_sampling import PIPELINE as REPLAYING
-from shared.services.timed_runs import TASK
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -47,19 +47,19 @@ US: Final = 1_000_000
 _HOUR_US: Final = 3_600 * US
 _DAY_US: Final = 24 * _HOUR_US
 
+SETTLED_US: Final = 600 * US
+"""After so long no dead letter can appear before those that are there: units of work end within 45 s (the time limits
+of `postgres_session`), and clocks are seconds apart."""
+
+MOST_FOLDED: Final = 50_000
+"""Dead letters that are added up at once: a minute of 800 a second."""
+
 MOST_FIELDS: Final = 20
 """Offending fields that are told apart: each is a series."""
 
 _NEWEST: Final = "SELECT max(recorded_at_us) FROM tollgate.log_blocks WHERE recorded_at_us >= %s"
 _WAITING: Final = "SELECT count(*) FROM (SELECT FROM tollgate.outbox LIMIT 10000) AS waiting"
 _OLDEST: Final = "SELECT recorded_at_us FROM tollgate.outbox ORDER BY outbox_id LIMIT 1"
-_DEAD: Final = """
-SELECT source, CASE WHEN coalesce(rule, reason) = ANY(%s) THEN 'unknown' ELSE coalesce(field, '') END, count(*),
-    count(*) FILTER (WHERE replayed_at_us IS NULL)
-FROM tollgate.dead_letters GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2
-"""
-_MADE_UP: Final = ["is not a known field", "must not be given twice"]
-"""Rules that name a field by what the sender wrote, which may be anything, a card's number too: no label shows it."""
 _DRIFT: Final = """
 SELECT DISTINCT ON (subject, statistic, window_end_us - window_start_us)
     subject, statistic, (window_end_us - window_start_us) / 3600000000.0, value, details ->> 'state'
@@ -87,17 +87,6 @@ SELECT DISTINCT ON (source, rule) source, rule, passed
 FROM tollgate.data_quality_log WHERE check_id > (SELECT max(check_id) - 5000 FROM tollgate.data_quality_log)
 ORDER BY source, rule, window_end_us DESC, check_id DESC
 """
-_RUNS: Final = """
-SELECT pipeline, status, count(*), max(started_at_us) FROM tollgate.pipeline_execution_log GROUP BY 1, 2
-"""
-# By the key's range ("0" follows on "/"). Attempts at one hour drew the same sample, so an hour counts once.
-_REPLAYS: Final = """
-SELECT metric, sum(value) FROM (
-    SELECT metric, max(value) AS value FROM tollgate.task_metrics
-    WHERE run_id >= %(pipeline)s || '/' AND run_id < %(pipeline)s || '0' AND task = %(task)s
-    GROUP BY split_part(run_id, '/', 2), metric
-) AS hourly GROUP BY metric
-"""
 _GATE: Final = "SELECT passed, count(*) FROM tollgate.promotion_verdicts GROUP BY 1"
 _CHAMPION: Final = """
 SELECT bundle_digest, changed_at_us FROM tollgate.promotions WHERE role = 'champion' ORDER BY number DESC LIMIT 1
@@ -111,8 +100,12 @@ ORDER BY metric, window_end_us DESC, metric_id DESC
 _NOTICES: Final = "SELECT channel, status, count(*) FROM tollgate.notifications GROUP BY 1, 2"
 
 
+LOCK: Final = 0x746F6C6C74616C79
+"""Key of the advisory lock of the one who adds up ("tolltaly" in ASCII)."""
+
+
 class PostgresReadings:
-    """Readings over a connection that is opened for each call, in one read-only transaction."""
+    """Readings over a connection that is opened for each call, in one transaction."""
 
     def __init__(self, where: PostgresConnection, application_name: str) -> None:
         self._where = where
@@ -120,14 +113,28 @@ class PostgresReadings:
 
     def read(self, now_us: int) -> Sequence[Sample]:
         """The readings of this moment, of one state of the database."""
+        with self._transaction("reading what is watched") as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return [sample for part in _PARTS for sample in part(connection, now_us)]
+
+    def fold(self, now_us: int) -> int:
+        """Add up dead letters, so that a reading counts the last ten minutes of them alone."""
+        values = {"settled": now_us - SETTLED_US, "limit": MOST_FOLDED}
+        with self._transaction("adding up dead letters") as connection:
+            # One at a time: the statement after this one sees what the other has added up.
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            ((count,),) = connection.execute(tallies.LETTERS_FOLD, values)
+            return int(count)
+
+    @contextmanager
+    def _transaction(self, doing: str) -> Iterator[Connection[Any]]:
         from shared.adapters.postgres_errors import translated  # noqa: PLC0415 - the driver is paid by those who connect
         from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
         session = PostgresSession(self._where, self._application_name)
         try:
-            with translated("reading what is watched"), session.transaction() as connection:
-                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                return [sample for part in _PARTS for sample in part(connection, now_us)]
+            with translated(doing), session.transaction() as connection:
+                yield connection
         finally:
             session.close()
 
@@ -155,12 +162,12 @@ def _lag(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
 
 
 def _dead_letters(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
-    rows = _rows(connection, _DEAD, _MADE_UP)
+    waiting_by = {(hub, field): waiting for hub, field, waiting in _rows(connection, tallies.LETTERS_WAITING)}
     sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for place, (hub, field, count, waiting) in enumerate(rows):
+    for place, (hub, field, count) in enumerate(_rows(connection, tallies.LETTERS)):
         key = hub, (field or "event") if place < MOST_FIELDS else "other"
         before = sums.get(key, (0, 0))
-        sums[key] = before[0] + count, before[1] + waiting
+        sums[key] = before[0] + count, before[1] + waiting_by.get((hub, field), 0)
     for (hub, field), (count, waiting) in (sums or {("transactions", "event"): (0, 0)}).items():
         yield _one(DEAD_LETTERS, count, hub=hub, field=field)
         yield _one(DEAD_WAITING, waiting, hub=hub, field=field)
@@ -190,18 +197,17 @@ def _quality(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
 
 
 def _pipelines(connection: Connection[Any], now_us: int) -> Iterator[Sample]:
-    for pipeline, status, count, last_us in _rows(connection, _RUNS):
+    for pipeline, status, count, last_us in _rows(connection, tallies.RUNS):
         if status != "running":  # a run that goes on will be counted as what it becomes: a counter never falls
             yield _one(RUNS, count, pipeline=pipeline, status=status)
-        if status == "done":
+        if status == "done" and last_us is not None:
             yield _one(RUN_AGE, _age(now_us, last_us), pipeline=pipeline)
 
 
 def _replays(connection: Connection[Any], _now_us: int) -> Iterator[Sample]:
-    rows = connection.execute(_REPLAYS, {"pipeline": REPLAYING, "task": TASK}, binary=True)
-    sums: dict[str, float] = dict(rows)
+    sums: dict[str, int] = dict(_rows(connection, tallies.REPLAYED))
     for verdict in REPLAYS.labels["verdict"]:
-        yield Sample(REPLAYS.name, (("app", "retrain"), ("verdict", verdict)), sums.get(verdict, 0.0))
+        yield Sample(REPLAYS.name, (("app", "retrain"), ("verdict", verdict)), float(sums.get(verdict, 0)))
 
 
 def _models(connection: Connection[Any], now_us: int) -> Iterator[Sample]:

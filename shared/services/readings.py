@@ -68,7 +68,9 @@ OUTBOX_AGE: Final = ReadingKind("tollgate_outbox_oldest_age_seconds", "How long 
 DEAD_LETTERS: Final = ReadingKind(
     "tollgate_dead_letters_total", "Events that could not be used, by hub and offending field.", _COUNTER
 )
-DEAD_WAITING: Final = ReadingKind("tollgate_dead_letters_waiting", "Of these, those that were not taken after all.")
+DEAD_WAITING: Final = ReadingKind(
+    "tollgate_dead_letters_waiting", "Of these, those that were not taken after all; 10,000 at most."
+)
 DRIFT: Final = ReadingKind(
     "tollgate_drift_statistic", "Statistics of the last windows, by subject, statistic and hours of the window."
 )
@@ -123,6 +125,16 @@ class Readings(Protocol):
         """
         ...
 
+    def fold(self, now_us: int) -> int:
+        """Add up what will not change any more, so that reading stays cheap; returns how many rows that were.
+
+        Idempotent, also when several do it at once: no row is added twice, and no reading changes by it.
+
+        Raises:
+            Transient: The store cannot be reached now.
+        """
+        ...
+
 
 class Watching:
     """Reads everything at once; safe to use from several threads, as far as its stores are."""
@@ -159,12 +171,13 @@ class Watching:
         return _with_replays(own, read), _by_kind(read)
 
     def fold(self) -> int:
-        """Add up the counts of processes that are gone; returns how many there were.
+        """Add up the counts of processes that are gone, and what readings count; returns how many processes there were.
 
         Raises:
             Transient: The store cannot be reached now.
         """
         now_us = self._clock.now_us()
+        self._readings.fold(now_us)
         return self._counts.fold(now_us - FOLD_AFTER_US, now_us)
 
     def _read(self) -> Sequence[Sample]:

@@ -8,7 +8,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from shared.adapters.postgres_readings import MOST_FIELDS, PostgresReadings
+from shared.adapters import postgres_readings
+from shared.adapters.postgres_readings import MOST_FIELDS, SETTLED_US, PostgresReadings
 from shared.adapters.schema.grants import Role
 from shared.domain.errors import InvalidInput
 from shared.domain.event import parse_object
@@ -33,7 +34,7 @@ class Bench:
         tables = (
             "log_blocks, outbox, dead_letters, drift_metrics, retraining_triggers, feedback_labels, transaction_ids, "
             "data_quality_log, pipeline_execution_log, promotion_verdicts, promotions, performance_metrics, "
-            "notifications, task_metrics"
+            "notifications, task_metrics, tallies"
         )
         self.connection.execute(f"TRUNCATE {', '.join('tollgate.' + name.strip() for name in tables.split(','))}")
 
@@ -140,6 +141,51 @@ def test_dead_letters_have_a_bounded_number_of_series(bench: Bench) -> None:
     assert total["transactions", "event"] == 3
     assert total["transactions", "other"] == 10
     assert waiting["transactions", "other"] == 5
+
+
+def put_letter(bench: Bench, offset: str, field: str | None, received_at_us: int) -> None:
+    bench.put(
+        "dead_letters",
+        source="transactions",
+        partition_id="0",
+        event_offset=offset,
+        reason="bad",
+        field=field,
+        body=b"x",
+        received_at_us=received_at_us,
+    )
+
+
+def test_dead_letters_that_were_added_up_are_counted_once_and_stay_counted(bench: Bench) -> None:
+    for number in range(6):
+        put_letter(bench, f"old {number}", "amount" if number % 3 else None, NOW_US - SETTLED_US - 1)
+    put_letter(bench, "young", "amount", NOW_US - SETTLED_US)
+    # Its number is higher although it is older: it came from a process whose clock is behind.
+    put_letter(bench, "late", "currency", NOW_US - SETTLED_US - 1)
+    before = bench.read()
+    assert before["tollgate_dead_letters_total"] == {
+        ("transactions", "amount"): 5,
+        ("transactions", "event"): 2,
+        ("transactions", "currency"): 1,
+    }
+    assert bench.readings.fold(NOW_US) == 6, "what is young may have a neighbour that is not committed yet"
+    assert bench.readings.fold(NOW_US) == 0
+    assert bench.read() == before
+    bench.connection.execute("DELETE FROM tollgate.dead_letters WHERE event_offset LIKE 'old %'")
+    after = bench.read()
+    assert after["tollgate_dead_letters_total"] == before["tollgate_dead_letters_total"], "a counter never falls"
+    assert sum(after["tollgate_dead_letters_waiting"].values()) == 2
+    assert bench.readings.fold(NOW_US + 1) == 2
+    put_letter(bench, "new", "currency", NOW_US)
+    assert bench.read()["tollgate_dead_letters_total"]["transactions", "currency"] == 2
+
+
+def test_dead_letters_are_added_up_a_page_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_readings, "MOST_FOLDED", 4)
+    for number in range(10):
+        put_letter(bench, f"{number}", "amount", 1)
+    assert [bench.readings.fold(NOW_US) for _ in range(4)] == [4, 4, 2, 0]
+    assert bench.read()["tollgate_dead_letters_total"] == {("transactions", "amount"): 10}
 
 
 def test_drift_and_triggers(bench: Bench) -> None:

@@ -27,6 +27,7 @@ class Role(StrEnum):
     RETRAIN = "tollgate_retrain"
     READER = "tollgate_reader"
     FORGET = "tollgate_forget"
+    BACKFILL = "tollgate_backfill"
 
 
 class Right(NamedTuple):
@@ -65,6 +66,7 @@ _DECIDE: Final = {
     "predictions": ("SELECT", "INSERT"),
     "log_blocks": ("INSERT",),
     "outbox": ("SELECT", "INSERT", "DELETE"),
+    "feature_views": ("SELECT",),
 }
 _VERSIONS: Final = "UPDATE(customer_version, terminal_version)"
 _EVERYBODY: Final = {"alembic_version": ("SELECT",)}
@@ -94,25 +96,23 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
                 "predictions",
                 "feedback_labels",
                 "log_blocks",
-                "dead_letters",
                 "outbox",
                 "promotions",
                 "promotion_verdicts",
-                "shadow_scores",
-                "announced_changes",
             ),
             ("SELECT",),
         ),
-        **dict.fromkeys(
-            ("log_seals", "drift_metrics", "data_quality_log", "retraining_triggers", "performance_metrics"),
-            ("SELECT", "INSERT"),
-        ),
+        **dict.fromkeys(("log_seals", "retraining_triggers"), ("SELECT", "INSERT")),
+        # What has expired is deleted by it, hence DELETE here and below.
+        **dict.fromkeys(("dead_letters", "shadow_scores", "announced_changes"), ("SELECT", "DELETE")),
+        **dict.fromkeys(("drift_metrics", "data_quality_log", "performance_metrics"), ("SELECT", "INSERT", "DELETE")),
         # How late labels are is told from when their transactions happened.
         "transaction_ids": ("SELECT(transaction_id, event_time_us)",),
-        **_PIPELINES,
+        **{table: (*rights, "DELETE") for table, rights in _PIPELINES.items()},
+        "tallies": ("SELECT", "INSERT", "UPDATE(count, until_id)"),
         # It adds up the counts of instances that are gone.
         "app_meters": ("SELECT", "INSERT", "UPDATE(cells, updated_at_us)", "DELETE"),
-        "notifications": (*_TELL, "UPDATE(status, attempts, error, next_at_us, ended_at_us)"),
+        "notifications": (*_TELL, "UPDATE(status, attempts, error, next_at_us, ended_at_us)", "DELETE"),
     },
     Role.RETRAIN: {
         **_EVERYBODY,
@@ -128,6 +128,7 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
         "notifications": _TELL,
         **_PIPELINES,
         "leases": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+        "feature_views": ("SELECT", "INSERT"),
     },
     Role.READER: {
         **_EVERYBODY,
@@ -161,7 +162,9 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
                 "notifications",
                 "announced_changes",
                 "app_meters",
+                "feature_views",
                 "performance_metrics",
+                "tallies",
                 "v_transactions",
                 "v_predictions",
             ),
@@ -177,6 +180,19 @@ TABLES: Final[dict[Role, dict[str, tuple[str, ...]]]] = {
         "feedback_labels": ("SELECT", "UPDATE(label_digest, author)"),
         "dead_letters": ("SELECT", "UPDATE(body)"),  # bodies name customers
         "forgotten": ("SELECT", "INSERT"),
+    },
+    Role.BACKFILL: {
+        **_EVERYBODY,
+        "feature_views": (
+            "SELECT",
+            "INSERT",
+            "UPDATE(status, entity, entity_key, entities, transactions, updated_at_us, completed_at_us)",
+        ),
+        "customer_features": ("SELECT(customer_id, version, header)", "UPDATE(header)"),
+        "merchant_features": ("SELECT(terminal_id, version, header)", "UPDATE(header)"),
+        "entity_tiles": ("SELECT", "INSERT", "UPDATE(version, data)", "DELETE"),
+        "transactions": ("SELECT(transaction_id, customer_id, terminal_id, event_time_us, amount_minor)",),
+        "feedback_labels": ("SELECT",),
     },
 }
 """Rights on tables and views: `PRIVILEGE` or `PRIVILEGE(columns)`."""

@@ -296,6 +296,8 @@ DEAD_LETTERS: Final = Table(
     _us("replayed_at_us", "when it was handed in again", nullable=True),
     PrimaryKeyConstraint("dead_letter_id"),
     UniqueConstraint("source", "partition_id", "event_offset"),
+    Index(None, "received_at_us", postgresql_where=text("replayed_at_us IS NULL")),
+    Index(None, "replayed_at_us", postgresql_where=text("replayed_at_us IS NOT NULL")),
     comment="Input that no retry can make usable; the authority, of which Blob holds copies",
 )
 
@@ -338,6 +340,7 @@ DRIFT_METRICS: Final = Table(
     _us("recorded_at_us", "when it was computed, by our clock"),
     PrimaryKeyConstraint("metric_id"),
     UniqueConstraint("bundle_digest", "subject", "statistic", "window_start_us", "window_end_us"),
+    Index(None, "recorded_at_us"),
     _check("window", "window_start_us < window_end_us"),
     _check("rows", "reference_rows >= 0 AND current_rows >= 0"),
     comment="Drift statistics: numbers; what follows from them is policy",
@@ -426,6 +429,7 @@ DATA_QUALITY_LOG: Final = Table(
     _us("recorded_at_us", "when it was checked, by our clock"),
     PrimaryKeyConstraint("check_id"),
     UniqueConstraint("source", "rule", "window_start_us", "window_end_us"),
+    Index(None, "recorded_at_us"),
     _check("window", "window_start_us < window_end_us"),
     comment="Checks of data quality and what they found",
 )
@@ -443,7 +447,8 @@ PIPELINE_EXECUTION_LOG: Final = Table(
     PrimaryKeyConstraint("run_id"),
     _check("status", "status IN ('running', 'done', 'failed', 'skipped')"),
     _check("ended", "(ended_at_us IS NULL) = (status = 'running')"),
-    Index(None, "pipeline", "started_at_us"),
+    Index(None, "pipeline", "started_at_us", postgresql_include=["status"]),
+    Index(None, "started_at_us"),
     comment="Runs of pipelines",
 )
 
@@ -552,6 +557,7 @@ NOTIFICATIONS: Final = Table(
     _check("status", "status IN ('waiting', 'sent', 'withheld', 'failed')"),
     _check("ended", "(ended_at_us IS NULL) = (status = 'waiting')"),
     Index(None, "next_at_us", postgresql_where=text("status = 'waiting'")),
+    Index(None, "ended_at_us", postgresql_include=["channel", "status"]),
     comment="What people are told, once for each channel and key",
 )
 
@@ -583,6 +589,37 @@ APP_METERS: Final = Table(
     comment="Counts of every instance of an app, ever: the sum over writers only grows",
 )
 
+FEATURE_VIEWS: Final = Table(
+    "feature_views",
+    METADATA,
+    _key("name"),
+    _key("definition", "SHA-256 of the definition, 64 hexadecimal digits"),
+    _text("status", "declared, filling, complete"),
+    _big("customer_horizon_us", "how far behind its greatest event time a customer's state is kept, microseconds"),
+    _big("terminal_horizon_us", "how far behind its greatest event time a terminal's state is kept, microseconds"),
+    Column("entity", SmallInteger, comment="0 customer, 1 terminal: what is being filled; null before the first"),
+    _key("entity_key", "the last entity that is done", nullable=True),
+    Column("entities", BigInteger, nullable=False, server_default=text("0"), comment="entities looked at so far"),
+    Column(
+        "transactions",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="transactions put into their states so far",
+    ),
+    _us("declared_at_us", "when, by our clock"),
+    _us("updated_at_us", "when, by our clock"),
+    _us("completed_at_us", "when, by our clock", nullable=True),
+    PrimaryKeyConstraint("name"),
+    _check("definition", "length(definition) = 64"),
+    _check("status", "status IN ('declared', 'filling', 'complete')"),
+    _check("horizons", "customer_horizon_us >= 0 AND terminal_horizon_us >= 0"),
+    _check("place", "(entity IS NULL) = (entity_key IS NULL) AND entity BETWEEN 0 AND 1"),
+    _check("counts", "entities >= 0 AND transactions >= 0"),
+    _check("completed", "(completed_at_us IS NOT NULL) = (status = 'complete')"),
+    comment="Feature views that were asked for, and whether entity state reaches back for them",
+)
+
 PERFORMANCE_METRICS: Final = Table(
     "performance_metrics",
     METADATA,
@@ -601,9 +638,30 @@ PERFORMANCE_METRICS: Final = Table(
     _us("recorded_at_us", "when it was computed, by our clock"),
     PrimaryKeyConstraint("metric_id"),
     UniqueConstraint("bundle_digest", "segment", "metric", "window_start_us", "window_end_us"),
+    Index(None, "recorded_at_us"),
     _check("window", "window_start_us < window_end_us"),
     _check("rows", "n_rows >= 0 AND n_frauds >= 0 AND n_frauds <= n_rows"),
     comment="What decisions were worth, by model and segment, on mature labels",
+)
+
+TALLIES: Final = Table(
+    "tallies",
+    METADATA,
+    _text("subject", "dead letters, runs, replays"),
+    Column(
+        "labels", ARRAY(Text), nullable=False, comment="what is told apart: hub and field; pipeline and status; verdict"
+    ),
+    _big("count", "rows that need not be counted again, because they are gone or final"),
+    Column(
+        "until_id",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="of dead letters: rows up to the highest of these numbers are counted",
+    ),
+    PrimaryKeyConstraint("subject", "labels"),
+    _check("count", "count >= 0"),
+    comment="What was counted of rows that are read no more: counters never fall",
 )
 
 HASH_PARTITIONS: Final = 8

@@ -44,6 +44,10 @@ class FakeReadings:
     def read(self, now_us: int) -> Sequence[Sample]:
         return [Sample(CHAMPION, (), self.champion), *self.replays]
 
+    def fold(self, now_us: int) -> int:
+        del now_us
+        return 0
+
 
 class Bench:
     def __init__(self) -> None:

@@ -22,6 +22,10 @@ class FakeReadings:
     def read(self, now_us: int) -> Sequence[Sample]:
         return self.told
 
+    def fold(self, now_us: int) -> int:
+        del now_us
+        return 0
+
 
 def counted(app: str, writer: str, store: FakeCounts, number: int, at: int = 0) -> None:
     cells = FakeCells()

@@ -21,12 +21,23 @@ _TABLES: Final = (
     "notifications",
     "announced_changes",
     "app_meters",
+    "feature_views",
     "performance_metrics",
+    "tallies",
 )
 
 
-_BY_TIME: Final = ("feedback_labels", "transactions", "predictions")
+_BY_TIME: Final = ("feedback_labels", "transactions", "predictions", "drift_metrics", "data_quality_log")
 """Tables with an index of when a row was recorded."""
+
+_INDEXES: Final = (
+    "ix_pipeline_execution_log_pipeline_started_at_us",
+    "ix_pipeline_execution_log_started_at_us",
+    "ix_dead_letters_received_at_us",
+    "ix_dead_letters_replayed_at_us",
+    "uq_retraining_triggers_open",
+)
+"""Other indexes on tables of revision 0001."""
 
 
 def upgrade() -> None:
@@ -39,8 +50,8 @@ def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '2s'")
     for table in _BY_TIME:
         op.execute(f"DROP INDEX tollgate.ix_{table}_recorded_at_us")
-    op.execute("DROP INDEX tollgate.ix_pipeline_execution_log_pipeline_started_at_us")
-    op.execute("DROP INDEX tollgate.uq_retraining_triggers_open")
+    for index in _INDEXES:
+        op.execute(f"DROP INDEX tollgate.{index}")
     op.execute("ALTER TABLE tollgate.retraining_triggers DROP COLUMN subject")
     for name in _TABLES:
         op.execute(f"DROP TABLE tollgate.{name}")

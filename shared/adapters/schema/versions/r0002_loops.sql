@@ -107,6 +107,7 @@ CREATE TABLE tollgate.notifications (
     CONSTRAINT ck_notifications_ended CHECK ((ended_at_us IS NULL) = (status = 'waiting'))
 );
 CREATE INDEX ix_notifications_next_at_us ON tollgate.notifications (next_at_us) WHERE status = 'waiting';
+CREATE INDEX ix_notifications_ended_at_us ON tollgate.notifications (ended_at_us) INCLUDE (channel, status);
 COMMENT ON TABLE tollgate.notifications IS 'What people are told, once for each channel and key';
 COMMENT ON COLUMN tollgate.notifications.channel IS 'page, mail, slack, webhook';
 COMMENT ON COLUMN tollgate.notifications.dedup_key IS 'the same key is told once';
@@ -155,6 +156,42 @@ COMMENT ON COLUMN tollgate.app_meters.cells IS 'counters and buckets by their pl
 COMMENT ON COLUMN tollgate.app_meters.started_at_us IS 'when the writer started, by our clock, microseconds since 1970 UTC';
 COMMENT ON COLUMN tollgate.app_meters.updated_at_us IS 'when it wrote last, by our clock, microseconds since 1970 UTC';
 
+CREATE TABLE tollgate.feature_views (
+    name text COLLATE "C" NOT NULL,
+    definition text COLLATE "C" NOT NULL,
+    status text NOT NULL,
+    customer_horizon_us bigint NOT NULL,
+    terminal_horizon_us bigint NOT NULL,
+    entity smallint,
+    entity_key text COLLATE "C",
+    entities bigint DEFAULT 0 NOT NULL,
+    transactions bigint DEFAULT 0 NOT NULL,
+    declared_at_us bigint NOT NULL,
+    updated_at_us bigint NOT NULL,
+    completed_at_us bigint,
+    CONSTRAINT pk_feature_views PRIMARY KEY (name),
+    CONSTRAINT ck_feature_views_definition CHECK (length(definition) = 64),
+    CONSTRAINT ck_feature_views_status CHECK (status IN ('declared', 'filling', 'complete')),
+    CONSTRAINT ck_feature_views_horizons CHECK (customer_horizon_us >= 0 AND terminal_horizon_us >= 0),
+    CONSTRAINT ck_feature_views_place CHECK ((entity IS NULL) = (entity_key IS NULL) AND entity BETWEEN 0 AND 1),
+    CONSTRAINT ck_feature_views_counts CHECK (entities >= 0 AND transactions >= 0),
+    CONSTRAINT ck_feature_views_completed CHECK ((completed_at_us IS NOT NULL) = (status = 'complete'))
+);
+COMMENT ON TABLE tollgate.feature_views IS 'Feature views that were asked for, and whether entity state reaches back for them';
+COMMENT ON COLUMN tollgate.feature_views.definition IS 'SHA-256 of the definition, 64 hexadecimal digits';
+COMMENT ON COLUMN tollgate.feature_views.status IS 'declared, filling, complete';
+COMMENT ON COLUMN tollgate.feature_views.customer_horizon_us IS
+    'how far behind its greatest event time a customer''s state is kept, microseconds';
+COMMENT ON COLUMN tollgate.feature_views.terminal_horizon_us IS
+    'how far behind its greatest event time a terminal''s state is kept, microseconds';
+COMMENT ON COLUMN tollgate.feature_views.entity IS '0 customer, 1 terminal: what is being filled; null before the first';
+COMMENT ON COLUMN tollgate.feature_views.entity_key IS 'the last entity that is done';
+COMMENT ON COLUMN tollgate.feature_views.entities IS 'entities looked at so far';
+COMMENT ON COLUMN tollgate.feature_views.transactions IS 'transactions put into their states so far';
+COMMENT ON COLUMN tollgate.feature_views.declared_at_us IS 'when, by our clock, microseconds since 1970 UTC';
+COMMENT ON COLUMN tollgate.feature_views.updated_at_us IS 'when, by our clock, microseconds since 1970 UTC';
+COMMENT ON COLUMN tollgate.feature_views.completed_at_us IS 'when, by our clock, microseconds since 1970 UTC';
+
 CREATE TABLE tollgate.performance_metrics (
     metric_id bigint GENERATED ALWAYS AS IDENTITY,
     bundle_digest text COLLATE "C" NOT NULL,
@@ -187,6 +224,22 @@ COMMENT ON COLUMN tollgate.performance_metrics.window_end_us IS 'their end, not 
 COMMENT ON COLUMN tollgate.performance_metrics.recorded_at_us IS
     'when it was computed, by our clock, microseconds since 1970 UTC';
 
+CREATE INDEX ix_performance_metrics_recorded_at_us ON tollgate.performance_metrics (recorded_at_us);
+
+CREATE TABLE tollgate.tallies (
+    subject text NOT NULL,
+    labels text[] NOT NULL,
+    count bigint NOT NULL,
+    until_id bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT pk_tallies PRIMARY KEY (subject, labels),
+    CONSTRAINT ck_tallies_count CHECK (count >= 0)
+);
+COMMENT ON TABLE tollgate.tallies IS 'What was counted of rows that are read no more: counters never fall';
+COMMENT ON COLUMN tollgate.tallies.subject IS 'dead letters, runs, replays';
+COMMENT ON COLUMN tollgate.tallies.labels IS 'what is told apart: hub and field; pipeline and status; verdict';
+COMMENT ON COLUMN tollgate.tallies.count IS 'rows that need not be counted again, because they are gone or final';
+COMMENT ON COLUMN tollgate.tallies.until_id IS 'of dead letters: rows up to the highest of these numbers are counted';
+
 -- One open trigger for each cause and subject. The table is small: the lock is held for a moment.
 SET LOCAL lock_timeout = '2s';
 ALTER TABLE tollgate.retraining_triggers ADD COLUMN subject text DEFAULT '' NOT NULL;
@@ -196,7 +249,15 @@ CREATE UNIQUE INDEX uq_retraining_triggers_open ON tollgate.retraining_triggers 
 
 -- The last runs of a pipeline, which the poll for triggers asks for several times a minute.
 CREATE INDEX ix_pipeline_execution_log_pipeline_started_at_us
-    ON tollgate.pipeline_execution_log (pipeline, started_at_us);
+    ON tollgate.pipeline_execution_log (pipeline, started_at_us) INCLUDE (status);
+
+-- What has expired, the oldest first; of dead letters also those that wait.
+CREATE INDEX ix_pipeline_execution_log_started_at_us ON tollgate.pipeline_execution_log (started_at_us);
+CREATE INDEX ix_drift_metrics_recorded_at_us ON tollgate.drift_metrics (recorded_at_us);
+CREATE INDEX ix_data_quality_log_recorded_at_us ON tollgate.data_quality_log (recorded_at_us);
+CREATE INDEX ix_dead_letters_received_at_us ON tollgate.dead_letters (received_at_us) WHERE replayed_at_us IS NULL;
+CREATE INDEX ix_dead_letters_replayed_at_us ON tollgate.dead_letters (replayed_at_us)
+    WHERE replayed_at_us IS NOT NULL;
 
 -- What was recorded when, for timers that look at one hour. Of the partitioned tables ONLY the parent: partitions that
 -- are made from now on get theirs, those that are there are not read while deciding waits.
