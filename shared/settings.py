@@ -16,13 +16,16 @@ from shared.domain.cost_policy import (
     BASIS_POINTS,
     DECLINE_MARGIN_BP,
     GOODWILL_COST_MINOR,
+    MAX_REVIEWS_PER_DAY,
     REVIEW_COST_MINOR,
+    Capacity,
     CostPolicy,
     Costs,
 )
 from shared.domain.decision import DecidingPolicy, Policy
 from shared.domain.errors import InvalidInput
 from shared.domain.instants import US_PER_DAY
+from shared.domain.policy_choice import Origin, PolicyRule
 from shared.domain.surrogates import KeyRing, parse_key_ring
 from shared.domain.transaction import MAX_AMOUNT_MINOR
 
@@ -91,30 +94,9 @@ class ProbeSettings(AppSettings):
     )
 
 
-class DecidingSettings(ProbeSettings):
-    """What apps read that decide."""
+class CostSettings(AppSettings):
+    """What apps read that weigh outcomes by what they cost."""
 
-    currency: str = Field(
-        default="EUR",
-        alias="CURRENCY",
-        pattern="^[A-Z]{3}$",
-        description="The one currency that amounts are decided in, ISO 4217; others are refused.",
-    )
-    policy_name: Literal["fixed-v1", "expected-loss-v1"] = Field(
-        default="fixed-v1",
-        alias="POLICY",
-        description="How a score becomes a decision: by two thresholds, or by what is expected to cost least.",
-    )
-    fraud_threshold: float = Field(
-        default=0.8, alias="FRAUD_THRESHOLD", gt=0, le=1, description="Calibrated score from which on it is declined."
-    )
-    review_threshold: float = Field(
-        default=0.3,
-        alias="REVIEW_THRESHOLD",
-        gt=0,
-        le=1,
-        description="Calibrated score from which on it is reviewed; at most FRAUD_THRESHOLD.",
-    )
     review_cost_minor: int = Field(
         default=REVIEW_COST_MINOR,
         alias="REVIEW_COST_MINOR",
@@ -139,12 +121,62 @@ class DecidingSettings(ProbeSettings):
     policy_declines: bool = Field(
         default=True, alias="POLICY_DECLINES", description="Whether expected-loss-v1 may decline, or only review."
     )
+    reviews_per_day: int = Field(
+        default=0,
+        alias="REVIEWS_PER_DAY",
+        ge=0,
+        le=MAX_REVIEWS_PER_DAY,
+        description="Transactions that people can review on an average day; 0 for as many as pay.",
+    )
+
+    @property
+    def costs(self) -> Costs:
+        """What outcomes cost."""
+        return Costs(
+            self.review_cost_minor, self.decline_margin_bp, self.goodwill_cost_minor, declines=self.policy_declines
+        )
+
+    @property
+    def capacity(self) -> Capacity | None:
+        """How many reviews there are people for; None for no limit."""
+        return Capacity(self.reviews_per_day, self.costs) if self.reviews_per_day else None
+
+
+class DecidingSettings(CostSettings, ProbeSettings):
+    """What apps read that decide."""
+
+    currency: str = Field(
+        default="EUR",
+        alias="CURRENCY",
+        pattern="^[A-Z]{3}$",
+        description="The one currency that amounts are decided in, ISO 4217; others are refused.",
+    )
+    policy_name: Literal["fixed-v1", "expected-loss-v1"] = Field(
+        default="fixed-v1",
+        alias="POLICY",
+        description="How a score becomes a decision: by two thresholds, or by what is expected to cost least.",
+    )
+    fraud_threshold: float = Field(
+        default=0.8, alias="FRAUD_THRESHOLD", gt=0, le=1, description="Calibrated score from which on it is declined."
+    )
+    review_threshold: float = Field(
+        default=0.3,
+        alias="REVIEW_THRESHOLD",
+        gt=0,
+        le=1,
+        description="Calibrated score from which on it is reviewed; at most FRAUD_THRESHOLD.",
+    )
+    thresholds_from: Origin = Field(
+        default=Origin.SETTINGS,
+        alias="THRESHOLDS_FROM",
+        description="Whose thresholds fixed-v1 takes: REVIEW_THRESHOLD and FRAUD_THRESHOLD, or the model's own.",
+    )
     review_shadow_price_minor: int = Field(
         default=0,
         alias="REVIEW_SHADOW_PRICE_MINOR",
         ge=0,
         le=MAX_AMOUNT_MINOR,
-        description="What a review must save beyond its cost, minor units: the price of capacity.",
+        description="What a review must save beyond its cost, minor units, where the model brings no price.",
     )
     event_max_age_days: int = Field(
         default=7,
@@ -177,12 +209,14 @@ class DecidingSettings(ProbeSettings):
 
     @property
     def policy(self) -> DecidingPolicy:
-        """The policy that decides; the thresholds must make sense whether it is theirs or not."""
+        """The policy by settings alone; the thresholds must make sense whether it is theirs or not."""
         fixed = Policy(self.review_threshold, self.fraud_threshold)
-        costs = Costs(
-            self.review_cost_minor, self.decline_margin_bp, self.goodwill_cost_minor, declines=self.policy_declines
-        )
-        return fixed if self.policy_name == fixed.name else CostPolicy(costs, self.review_shadow_price_minor)
+        return fixed if self.policy_name == fixed.name else CostPolicy(self.costs, self.review_shadow_price_minor)
+
+    @property
+    def policy_rule(self) -> PolicyRule:
+        """How the policy follows from these settings and the model that decides."""
+        return PolicyRule(self.policy, self.capacity, self.thresholds_from)
 
     @property
     def lateness_us(self) -> int:
@@ -364,7 +398,7 @@ class DriftSettings(NotifySettings):
         return self
 
 
-class RetrainSettings(AppSettings):
+class RetrainSettings(CostSettings):
     """The retrain app."""
 
     models_container: str = Field(
@@ -405,7 +439,7 @@ class RetrainSettings(AppSettings):
         ge=0,
         description="Transactions that must have matured since the last training's data.",
     )
-    train_days: int = Field(default=60, alias="TRAIN_DAYS", ge=1, le=730, description="Days to learn from, at most.")
+    train_days: int = Field(default=75, alias="TRAIN_DAYS", ge=1, le=730, description="Days to learn from, at most.")
     validation_days: int = Field(
         default=7, alias="VALIDATION_DAYS", ge=1, le=90, description="Days to stop growing by and to choose on."
     )

@@ -94,7 +94,7 @@ def run(
     minor_digits: Annotated[int, typer.Option(min=0, max=4, help="Decimals of amounts, with --map.")] = 2,
     label_days: Annotated[float, typer.Option(min=0, help="Days from a transaction until its verdict is known.")] = 0,
     maturity_days: Annotated[float, typer.Option(min=0, help="Days after which a verdict is final.")] = 7,
-    train_days: Annotated[int, typer.Option(min=1, help="Days to learn from, at most.")] = 60,
+    train_days: Annotated[int, typer.Option(min=1, help="Days to learn from, at most.")] = 75,
     validation_days: Annotated[int, typer.Option(min=1, help="Days to stop growing by.")] = 7,
     calibration_days: Annotated[int, typer.Option(min=1, help="Days to calibrate on.")] = 14,
     test_days: Annotated[int, typer.Option(min=1, help="Days to test on.")] = 14,

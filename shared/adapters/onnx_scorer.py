@@ -19,6 +19,7 @@ from shared.domain.bundle import Bundle
 from shared.domain.canonical import Digest, digest_of
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import FeatureView
+from shared.domain.policy_choice import Advice
 from shared.domain.score import CalibrationTable, Scored
 
 _OUTPUT: Final = "probabilities"
@@ -87,6 +88,7 @@ class OnnxScorer:
             BrokenInvariant: The graph cannot be loaded, has another form, or gives other outputs than training saw.
         """
         self._manifest = bundle.manifest
+        self._advice = Advice.of(bundle.manifest)
         self._digest = bundle.digest
         self._view = bundle.view
         self._tables = bundle.tables
@@ -118,6 +120,11 @@ class OnnxScorer:
     def calibration(self) -> CalibrationTable:
         """From its output to a probability."""
         return self._manifest.calibration
+
+    @property
+    def advice(self) -> Advice:
+        """What the bundle says of policies."""
+        return self._advice
 
     @property
     def base(self) -> float:

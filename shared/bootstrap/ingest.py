@@ -62,7 +62,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
     meters = meters_of("ingest", where, settings.meters_flush_s, clock)
     ingestion = Ingestion(
-        MeteredScoring(ledger, source, meters, policy=settings.policy, keys=settings.key_ring, clock=clock),
+        MeteredScoring(ledger, source, meters, policy=settings.policy_rule, keys=settings.key_ring, clock=clock),
         labelling,
         receipts=BlobProbeReceipts(probes),
         dead_letters=CopiedDeadLetters(_dead_letters(where), BlobDeadLetters(copies)),
@@ -118,7 +118,7 @@ def dead_letter_replay(environment: Mapping[str, str]) -> Iterator[DeadLetterRep
         receipts = BlobProbeReceipts(service.get_container_client(settings.probes_container))
         source = champion(service, settings)
         source.refresh()
-        scoring = Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock)
+        scoring = Scoring(ledger, source, policy=settings.policy_rule, keys=settings.key_ring, clock=clock)
         labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
 
         def taking(refused: DeadLetters, waited_us: int) -> Ingestion:

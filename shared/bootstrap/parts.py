@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
     from shared.adapters.bundle_scorers import BundleScorers
     from shared.domain.bundle import Bundle
+    from shared.domain.policy_choice import Choice
     from shared.ports.models import Scorer
 
+
+_log = logging.getLogger(__name__)
 
 DATA_STORAGE = "DATA_STORAGE"
 DATABASE = "DATABASE"
@@ -45,8 +49,20 @@ def champion(service: BlobServiceClient, settings: DecidingSettings) -> BundleSc
     from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
     from shared.adapters.bundle_scorers import BundleScorers  # noqa: PLC0415
 
+    def load(bundle: Bundle) -> Scorer:
+        scorer = load_scorer(bundle)
+        _tell_policy(settings.policy_rule.choice(scorer.advice), scorer)
+        return scorer
+
     store = BlobBundles(service.get_container_client(settings.models_container))
-    return BundleScorers(store, load_scorer, views=COMPLETE_VIEWS, poll_s=settings.champion_poll_s)
+    return BundleScorers(store, load, views=COMPLETE_VIEWS, poll_s=settings.champion_poll_s)
+
+
+def _tell_policy(choice: Choice, scorer: Scorer) -> None:
+    """Log what decides with a model; a price that was asked of it and is another's is worth a look."""
+    said = {"policy": choice.policy.name, **choice.policy.parameters, "numbers_from": choice.origin, "why": choice.why}
+    text = telemetry.with_fields("a model brings its policy", bundle_digest=scorer.bundle_digest, **said)
+    _log.log(logging.WARNING if choice.why else logging.INFO, text)
 
 
 def load_scorer(bundle: Bundle) -> Scorer:

@@ -69,7 +69,13 @@ def model_rules(settings: RetrainSettings) -> ModelRules:
         trials=settings.search_trials,
         search_s=settings.search_s,
         limit_s=settings.training_limit_s,
-        gate=GateRules(min_recall=settings.min_recall, min_precision=settings.min_precision, maturity_us=maturity_us),
+        capacity=settings.capacity,
+        gate=GateRules(
+            min_recall=settings.min_recall,
+            min_precision=settings.min_precision,
+            maturity_us=maturity_us,
+            review_cost_minor=settings.review_cost_minor,
+        ),
         trial_us=round(settings.trial_h * US_PER_HOUR),
     )
 

@@ -73,6 +73,7 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
         front=front,
         source=source,
         roles=_roles(service, settings),
+        policy=settings.policy_rule,
         stored=_stored_decisions(where),
         replay=_replay(service, settings, meters),
         version=_version(),
@@ -106,7 +107,7 @@ def _scoring(
         source.refresh()  # waits for the look that is under way
     source.current()
     ledger = ledger_of(where, "score")
-    return Scoring(ledger, source, policy=settings.policy, keys=settings.key_ring, clock=clock, stages=stages)
+    return Scoring(ledger, source, policy=settings.policy_rule, keys=settings.key_ring, clock=clock, stages=stages)
 
 
 def _stored_decisions(where: PostgresConnection) -> StoredDecisions:

@@ -1,12 +1,15 @@
 """What a bundle says of itself: `manifest.json`, its form, and how the form changes.
 
-Format 1. The manifest is canonical JSON (sorted keys, no spaces, ASCII) and holds no time of making and no machine, so
+Format 2. The manifest is canonical JSON (sorted keys, no spaces, ASCII) and holds no time of making and no machine, so
 that the same training data and parameters give the same bytes. It names every other file of the bundle with its size
 and SHA-256; the SHA-256 of the manifest itself is therefore the digest of the whole bundle.
 
 To change the form: raise `FORMAT_VERSION`; keep reading every older version here (`_READABLE`), filling what it lacks
 with what it meant; add a golden bundle of the new version to `tests/golden/bundles` beside the old ones; describe the
 change in docs/bundles.md. A reader refuses versions that it does not know, so readers are deployed before writers.
+
+    1  the first
+    2  `capacity`: the shadow price that was fitted to the model's scores, or null; format 1 means null
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from shared.domain.cost_policy import Capacity, CostPolicy, Costs, FittedCapacity
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.score import CalibrationTable
 
 KIND: Final = "tollgate.bundle"
-FORMAT_VERSION: Final = 1
-_READABLE: Final = (1,)
+FORMAT_VERSION: Final = 2
+_READABLE: Final = (1, 2)
+_CAPACITY_SINCE: Final = 2
 
 MANIFEST: Final = "manifest.json"
 MODEL: Final = "model.onnx"
@@ -163,6 +168,7 @@ class Manifest:
         parameters: What training was told.
         libraries: Library to version, of the training.
         files: By name, all of `FILES`.
+        capacity: The shadow price that was fitted to its scores; None if no capacity was asked for.
         format_version: Of the form.
     """
 
@@ -182,6 +188,7 @@ class Manifest:
     parameters: Mapping[str, int | float | str]
     libraries: Mapping[str, str]
     files: Mapping[str, FileEntry]
+    capacity: FittedCapacity | None = None
     format_version: int = FORMAT_VERSION
 
 
@@ -205,9 +212,9 @@ def write_manifest(manifest: Manifest) -> bytes:
     """The manifest's bytes.
 
     Raises:
-        BrokenInvariant: A number is not finite.
+        BrokenInvariant: A number is not finite, or the form has no place for what the manifest says.
     """
-    document = {
+    document: dict[str, Any] = {
         "kind": KIND,
         "format_version": manifest.format_version,
         "name": manifest.name,
@@ -246,6 +253,14 @@ def write_manifest(manifest: Manifest) -> bytes:
         "libraries": dict(manifest.libraries),
         "files": {name: {"n_bytes": entry.n_bytes, "sha256": entry.sha256} for name, entry in manifest.files.items()},
     }
+    fitted = manifest.capacity
+    if manifest.format_version >= _CAPACITY_SINCE:
+        document["capacity"] = fitted and {
+            "reviews_per_day": fitted.capacity.reviews_per_day,
+            **fitted.policy.parameters,
+        }
+    elif fitted is not None:
+        raise BrokenInvariant(f"format {manifest.format_version} has no place for a capacity")
     return canonical_json(document)
 
 
@@ -305,10 +320,29 @@ def read_manifest(data: bytes) -> Manifest:
         parameters=root.fields("parameters").values(int, float, str),
         libraries=cast("Mapping[str, str]", root.fields("libraries").values(str)),
         files={name: FileEntry(entry.integer("n_bytes"), entry.text("sha256")) for name, entry in files.each()},
+        capacity=_capacity(root) if version >= _CAPACITY_SINCE else None,
         format_version=version,
     )
     _check(manifest)
     return manifest
+
+
+def _capacity(root: Fields) -> FittedCapacity | None:
+    """The fitted shadow price; the key is there also where nothing was fitted."""
+    if root.is_null("capacity"):
+        return None
+    fields = root.fields("capacity")
+    try:
+        costs = Costs(
+            fields.integer("review_cost_minor"),
+            fields.integer("decline_margin_bp"),
+            fields.integer("goodwill_cost_minor"),
+            declines=fields.flag("declines"),
+        )
+        capacity = Capacity(fields.integer("reviews_per_day"), costs)
+        return FittedCapacity(capacity, CostPolicy(costs, fields.integer("review_shadow_price_minor")))
+    except InvalidInput as error:
+        raise BrokenInvariant(f"the manifest cannot be used: its capacity is none: {error}") from error
 
 
 def _check(manifest: Manifest) -> None:
@@ -357,6 +391,13 @@ class Fields:
             raise BrokenInvariant(f"{self._path}: {name} is no whole number")
         return value
 
+    def flag(self, name: str) -> bool:
+        """True or false."""
+        value = self._value(name)
+        if not isinstance(value, bool):
+            raise BrokenInvariant(f"{self._path}: {name} is neither true nor false")
+        return value
+
     def number(self, name: str) -> float:
         """A finite number."""
         return self._finite(name, self._value(name))
@@ -390,6 +431,10 @@ class Fields:
             if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
                 raise BrokenInvariant(f"{self._path}: {name} has another type")
         return dict(self._document)
+
+    def is_null(self, name: str) -> bool:
+        """Whether a field, which must be there, is null."""
+        return self._value(name) is None
 
     def has(self, name: str) -> bool:
         """Whether a field is there and not null."""

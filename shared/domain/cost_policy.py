@@ -49,6 +49,9 @@ each deployment: the order of what all sides of a card payment earn by it."""
 GOODWILL_COST_MINOR: Final = 2_000
 """What an annoyed customer costs beside that. An assumption likewise; docs/policy.md shows what depends on it."""
 
+MAX_REVIEWS_PER_DAY: Final = 10_000_000
+"""More than anybody has people for; a bound of `REVIEWS_PER_DAY`."""
+
 _APPROVE, _REVIEW, _DECLINE = range(len(STRICTNESS))
 
 type Floats = NDArray[np.float64]
@@ -215,6 +218,41 @@ class CostPolicy:
     def _review_bar(self) -> float:
         """What must be saved for a review: a sum of integers, exact."""
         return float(self.costs.review_minor + self.shadow_price_minor)
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """As many reviews as there are people for.
+
+    Attributes:
+        reviews_per_day: Transactions that can be reviewed on an average day, 1 to `MAX_REVIEWS_PER_DAY`.
+        costs: What outcomes cost.
+    """
+
+    reviews_per_day: int
+    costs: Costs = Costs()
+
+    def __post_init__(self) -> None:
+        """Refuse a capacity that is none.
+
+        Raises:
+            InvalidInput: Names the setting.
+        """
+        if not 1 <= self.reviews_per_day <= MAX_REVIEWS_PER_DAY:
+            raise InvalidInput("REVIEWS_PER_DAY", f"must be 1 to {MAX_REVIEWS_PER_DAY}")
+
+
+@dataclass(frozen=True, slots=True)
+class FittedCapacity:
+    """A capacity, and what it comes to with one model's scores.
+
+    Attributes:
+        capacity: What was asked for.
+        policy: What reviews so many, at its costs.
+    """
+
+    capacity: Capacity
+    policy: CostPolicy
 
 
 def fit_capacity(

@@ -42,7 +42,7 @@ class TrainingPlan:
 
     Attributes:
         as_of_us: Labels known by then are used, microseconds since 1970 UTC.
-        train_days: At most so many days to learn from.
+        train_days: At most so many days to learn from (docs/quality.md, on the Handbook's weeks before those reported).
         validation_days: Days to stop by and to choose parameters on.
         calibration_days: Days to calibrate on.
         test_days: Days to test on.
@@ -51,7 +51,7 @@ class TrainingPlan:
     """
 
     as_of_us: int
-    train_days: int = 60
+    train_days: int = 75
     validation_days: int = 7
     calibration_days: int = 14
     test_days: int = 14

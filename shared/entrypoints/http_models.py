@@ -10,6 +10,7 @@ import azure.functions as func
 
 from shared.domain.errors import BrokenInvariant, Transient
 from shared.domain.instants import format_instant
+from shared.domain.policy_choice import PolicyRule
 from shared.entrypoints.problems import json_response
 from shared.entrypoints.wire_decision import Document
 from shared.ports.models import Scorer, Scorers
@@ -62,22 +63,22 @@ class RoleBook(Protocol):
         ...
 
 
-def models(source: ModelSource, roles: RoleBook) -> func.HttpResponse:
+def models(source: ModelSource, roles: RoleBook, rule: PolicyRule) -> func.HttpResponse:
     """`GET /api/models`: 200 also while there is none, or while the store is away; what is missing is told."""
     try:
         found = [_role(state, source) for state in roles.states()]
         problem = ""
     except (Transient, BrokenInvariant) as error:
         found, problem = None, str(error)
-    return json_response({"serving": _serving(source), "problem": source.problem or problem, "roles": found})
+    return json_response({"serving": _serving(source, rule), "problem": source.problem or problem, "roles": found})
 
 
-def status(source: ModelSource, batching: Batching) -> func.HttpResponse:
+def status(source: ModelSource, batching: Batching, rule: PolicyRule) -> func.HttpResponse:
     """`GET /api/manage/status`: one worker process at this moment."""
     return json_response(
         {
             "process_id": os.getpid(),
-            "model": _serving(source),
+            "model": _serving(source, rule),
             "problem": source.problem,
             "waiting": batching.waiting,
             "in_flight": batching.in_flight,
@@ -85,10 +86,10 @@ def status(source: ModelSource, batching: Batching) -> func.HttpResponse:
     )
 
 
-def reload(source: ModelSource, batching: Batching) -> func.HttpResponse:
+def reload(source: ModelSource, batching: Batching, rule: PolicyRule) -> func.HttpResponse:
     """`POST /api/manage/reload`: this process looks for a new champion now; the others do at their next poll."""
     source.refresh()
-    return status(source, batching)
+    return status(source, batching, rule)
 
 
 def _role(state: RoleState, source: ModelSource) -> Document:
@@ -106,11 +107,12 @@ def _role(state: RoleState, source: ModelSource) -> Document:
     }
 
 
-def _serving(source: ModelSource) -> Document | None:
+def _serving(source: ModelSource, rule: PolicyRule) -> Document | None:
     try:
         scorer: Scorer = source.current()
     except Transient:
         return None
+    choice = rule.choice(scorer.advice)
     return {
         "name": scorer.name,
         "version": scorer.version,
@@ -118,4 +120,7 @@ def _serving(source: ModelSource) -> Document | None:
         "view": scorer.view.name,
         "base": scorer.base,
         "fingerprint": scorer.fingerprint.hex(),
+        "policy": {"name": choice.policy.name, **choice.policy.parameters},
+        "policy_from": choice.origin.value,
+        "policy_note": choice.why,
     }

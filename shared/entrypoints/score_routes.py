@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import azure.functions as func
 
+from shared.domain.policy_choice import PolicyRule
 from shared.entrypoints import http_decisions, http_docs, http_metrics, http_models
 from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
 from shared.entrypoints.http_models import ModelSource, RoleBook
@@ -28,6 +29,7 @@ class ScoreParts:
         front: Counts requests.
         source: Where the model comes from.
         roles: Who plays which role.
+        policy: How the policy follows from settings and model.
         stored: Where decisions are kept.
         replay: Decides a stored decision again.
         version: Of the product.
@@ -38,6 +40,7 @@ class ScoreParts:
     front: Front
     source: ModelSource
     roles: RoleBook
+    policy: PolicyRule
     stored: StoredDecisions
     replay: ReplayOne
     version: str
@@ -84,7 +87,7 @@ def _add_reading(routes: func.Blueprint, parts: Callable[[], ScoreParts]) -> Non
     @routes.route(route="models", methods=["GET"])
     def models(req: func.HttpRequest) -> func.HttpResponse:
         app = parts()
-        return app.front.run_sync("models", req, lambda _: http_models.models(app.source, app.roles))
+        return app.front.run_sync("models", req, lambda _: http_models.models(app.source, app.roles, app.policy))
 
     @routes.function_name("metrics")
     @routes.route(route="metrics", methods=["GET"])
@@ -115,10 +118,10 @@ def _add_managing(routes: func.Blueprint, parts: Callable[[], ScoreParts]) -> No
     @routes.route(route="manage/status", methods=["GET"], auth_level=func.AuthLevel.ADMIN)
     def manage_status(req: func.HttpRequest) -> func.HttpResponse:
         app = parts()
-        return app.front.run_sync("manage", req, lambda _: http_models.status(app.source, app.batching))
+        return app.front.run_sync("manage", req, lambda _: http_models.status(app.source, app.batching, app.policy))
 
     @routes.function_name("manage_reload")
     @routes.route(route="manage/reload", methods=["POST"], auth_level=func.AuthLevel.ADMIN)
     def manage_reload(req: func.HttpRequest) -> func.HttpResponse:
         app = parts()
-        return app.front.run_sync("manage", req, lambda _: http_models.reload(app.source, app.batching))
+        return app.front.run_sync("manage", req, lambda _: http_models.reload(app.source, app.batching, app.policy))

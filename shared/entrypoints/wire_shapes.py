@@ -208,6 +208,13 @@ class ServedModel(Model):
     view: str
     base: float
     fingerprint: Digest
+    policy: FixedPolicy | ExpectedLossPolicy
+    policy_from: Literal["settings", "bundle"] = Field(
+        description="Who says the policy's thresholds, or its shadow price of capacity."
+    )
+    policy_note: str = Field(
+        description="Why the bundle's shadow price does not hold although a capacity is set; empty if all is well."
+    )
 
 
 class RoleState(_Shape):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from shared.domain.bundle_pointer import Pointed, Pointer, Role
 from shared.domain.canonical import Digest
 from shared.domain.feature_view import FeatureView
+from shared.domain.policy_choice import Advice
 from shared.domain.score import CalibrationTable, Scored
 from shared.domain.training_model import FittedModel, Rows, TrainingParameters
 
@@ -41,6 +42,11 @@ class Scorer(Protocol):
     @property
     def calibration(self) -> CalibrationTable:
         """From its output to a probability."""
+        ...
+
+    @property
+    def advice(self) -> Advice:
+        """What the bundle says of policies."""
         ...
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from shared.domain.decision import DecidingPolicy
 from shared.domain.event import StreamEvent
+from shared.domain.policy_choice import PolicyRule
 from shared.domain.surrogates import KeyRing
 from shared.domain.transaction import Transaction
 from shared.ports.clock import Clock
@@ -26,7 +27,7 @@ class MeteredScoring(Scoring):
         scorers: Scorers,
         meters: Meters,
         *,
-        policy: DecidingPolicy,
+        policy: DecidingPolicy | PolicyRule,
         keys: KeyRing,
         clock: Clock,
         timer: Callable[[], float] = time.perf_counter,

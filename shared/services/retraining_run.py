@@ -15,6 +15,7 @@ from typing import Final
 
 from shared.domain.bundle_manifest import Manifest
 from shared.domain.bundle_pointer import Role
+from shared.domain.cost_policy import Capacity
 from shared.domain.errors import InvalidInput, Transient
 from shared.domain.feature_view import VIEWS, FeatureView
 from shared.domain.instants import US_PER_HOUR, format_instant
@@ -63,6 +64,7 @@ class ModelRules:
         trials: Parameters that are tried, at most.
         search_s: After how long no other trial begins, seconds.
         limit_s: How long a run may take, seconds; less than the platform gives a function.
+        capacity: How many reviews there are people for; None for no limit.
         gate: By which a challenger is judged.
         trial_us: How long a challenger scores in shadow before it is promoted, microseconds; 0 to promote at once.
     """
@@ -74,6 +76,7 @@ class ModelRules:
     trials: int = 4
     search_s: float = 120.0
     limit_s: float = 6_600.0
+    capacity: Capacity | None = None
     gate: GateRules = field(default_factory=GateRules)
     trial_us: int = 24 * US_PER_HOUR
 
@@ -199,6 +202,7 @@ class TrainingRun:
             version=version,
             parameters=rules.parameters,
             search=Search(rules.trials, lambda: self._monotonic_s() >= search_until_s),
+            capacity=rules.capacity,
             progress=steps,
         )
         steps("keeping")

@@ -25,6 +25,7 @@ from shared.domain.features import PastTransaction
 from shared.domain.identifiers import TransactionId
 from shared.domain.ledger import Claim, Claimed, DecisionRow, DecisionWrites, LabelVersions, Repeat, TransactionRow
 from shared.domain.log_block import next_block
+from shared.domain.policy_choice import PolicyRule
 from shared.domain.reasons import ranked_reasons
 from shared.domain.score import Score
 from shared.domain.surrogates import KeyRing
@@ -81,7 +82,7 @@ class Scoring:
         ledger: Ledger,
         scorers: Scorers,
         *,
-        policy: DecidingPolicy,
+        policy: DecidingPolicy | PolicyRule,
         keys: KeyRing,
         clock: Clock,
         rules: RuleSet = NO_RULES,
@@ -89,7 +90,7 @@ class Scoring:
     ) -> None:
         self._ledger = ledger
         self._scorers = scorers
-        self._policy = policy
+        self._policy = policy if isinstance(policy, PolicyRule) else PolicyRule(policy)
         self._keys = keys
         self._clock = clock
         self._rules = rules
@@ -202,6 +203,7 @@ class Scoring:
         probabilities = scorer.calibration.probability_many(scored.raw).tolist()
         raws, explained = scored.raw.tolist(), scored.contributions.tolist()
         data, width = vectors.tobytes(), vectors.shape[1] * vectors.itemsize
+        policy = self._policy.choice(scorer.advice).policy
         rows = []
         for place, (customer, terminal, row) in enumerate(known):
             transaction = row.transaction
@@ -225,7 +227,7 @@ class Scoring:
                 decision=decide_outcome(
                     Score(probabilities[place], digest),
                     transaction.amount_minor,
-                    self._policy,
+                    policy,
                     self._rules,
                     view=scorer.view,
                     vector=vectors[place],

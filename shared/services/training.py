@@ -22,16 +22,19 @@ from shared.domain.bundle_manifest import (
     LabelDefinition,
     Manifest,
     Metric,
+    Span,
     Thresholds,
     TreeSize,
     model_name,
 )
 from shared.domain.bundle_reference import SCORE, Reference, histogram_of
 from shared.domain.calibration_fit import fit_calibration
+from shared.domain.cost_policy import Capacity, FittedCapacity, fit_capacity
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.evaluation import Outcomes, Quality, Ranking, interval, resampled
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import FEATURE_DTYPE, FeatureView
+from shared.domain.instants import US_PER_DAY
 from shared.domain.registry_rows import MeasuredRows, measured_rows
 from shared.domain.score import CalibrationTable
 from shared.domain.training_model import FittedModel, Rows, TrainingParameters, data_digest
@@ -120,6 +123,7 @@ def train(
     version: int,
     parameters: TrainingParameters | None = None,
     search: Search = Search(),
+    capacity: Capacity | None = None,
     budget: TreeBudget = TREE_BUDGET,
     progress: Progress = lambda _step, _share: None,
 ) -> Trained:
@@ -136,6 +140,7 @@ def train(
         version: Greater than that of every earlier model.
         parameters: How trees are grown; of a search, the first trial.
         search: Which others are tried.
+        capacity: How many reviews there are people for; the bundle then brings a shadow price for its scores.
         budget: What the bundle may cost.
         progress: Told what is going on.
 
@@ -151,6 +156,8 @@ def train(
     progress("features", 0.0)
     vectors = transform_many(view, transactions, labels)
     rows = {span: Rows(vectors[places], targets.is_fraud[places]) for span, places in split.rows.items()}
+    newest = _newest(transactions, split) if capacity else np.empty(0, dtype=np.intp)
+    newest_vectors = vectors[newest]
     del vectors  # what the spans need was copied
     outcomes = {span: _outcomes(transactions, split, rows, span) for span in (VALIDATION, TEST)}
     base = parameters or TrainingParameters()
@@ -172,6 +179,10 @@ def train(
     raw = {span: graph.raw(rows[span].vectors) for span in (CALIBRATION, TEST)}
     calibration = fit_calibration(raw[CALIBRATION], rows[CALIBRATION].is_fraud)
     thresholds = recommended_thresholds(calibration, raw[CALIBRATION], rows[CALIBRATION].is_fraud)
+    priced = None
+    if capacity:
+        scores = calibration.probability_many(graph.raw(newest_vectors))
+        priced = _fitted(capacity, scores, transactions.amount_minor[newest], split.spans[TEST])
     progress("figures", 0.0)
     quality, metrics = measure(outcomes[TEST], raw[TEST], calibration, thresholds, best.parameters.seed)
     progress("reference", 0.0)
@@ -192,6 +203,7 @@ def train(
         parameters={**best.parameters.to_fields(), "trials": best.n_trials, "trial": best.trial},
         libraries=fitted.libraries,
         files={},
+        capacity=priced,
     )
     files = pack_bundle(
         manifest,
@@ -256,6 +268,25 @@ def _best_of(
 def _outcomes(transactions: TransactionColumns, split: Split, rows: dict[str, Rows], span: str) -> Outcomes:
     places = split.rows[span]
     return Outcomes(transactions.event_time_us[places], transactions.customer[places], rows[span].is_fraud)
+
+
+def _newest(transactions: TransactionColumns, split: Split) -> NDArray[np.intp]:
+    """All rows of the test span, labelled or not: a capacity is about how many there are, and outcomes do not matter.
+
+    The model was neither fitted nor calibrated on them, so their scores are those of days to come.
+    """
+    span, time_us = split.spans[TEST], transactions.event_time_us
+    return np.flatnonzero((time_us >= span.start_us) & (time_us < span.end_us))
+
+
+def _fitted(
+    capacity: Capacity, probability: NDArray[np.float64], amount_minor: NDArray[np.int64], span: Span
+) -> FittedCapacity:
+    days = (span.end_us - span.start_us) / US_PER_DAY
+    policy = fit_capacity(
+        capacity.costs, probability, amount_minor, days=days, reviews_per_day=capacity.reviews_per_day
+    )
+    return FittedCapacity(capacity, policy)
 
 
 def measure_parity(

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.domain.bundle_manifest import Thresholds
 from shared.domain.canonical import Digest
 from shared.domain.errors import BrokenInvariant, Transient
 from shared.domain.feature_view import CARD_V1, FeatureView
+from shared.domain.policy_choice import Advice
 from shared.domain.score import CalibrationTable, Scored
 
 
@@ -25,6 +27,7 @@ class LinearScorer:
     calibration: CalibrationTable = field(
         default_factory=lambda: CalibrationTable((0.02, 0.2, 0.6), (0.001, 0.05, 0.4, 0.9))
     )
+    advice: Advice = field(default_factory=lambda: Advice(Thresholds(0.3, 0.8)))
 
     @property
     def bundle_digest(self) -> str:

@@ -13,16 +13,21 @@ from twin.services.settings import APPS, SettingsError, TwinSettings, login_of
 
 _COMMON = {"FUNCTIONS_WORKER_RUNTIME": "python", "LOG_LEVEL": "INFO", "PROBES_CONTAINER": "probes"}
 _HUB = {"TRANSACTIONS_HUB": "transactions"}
+_COSTS = {
+    "REVIEW_COST_MINOR": "500",
+    "DECLINE_MARGIN_BP": "200",
+    "GOODWILL_COST_MINOR": "2000",
+    "POLICY_DECLINES": "true",
+    "REVIEWS_PER_DAY": "0",
+}
 _DECIDING = {
     "CURRENCY": "EUR",
     "EVENT_MAX_AGE_DAYS": "7",
     "FRAUD_THRESHOLD": "0.8",
     "REVIEW_THRESHOLD": "0.3",
     "POLICY": "fixed-v1",
-    "REVIEW_COST_MINOR": "500",
-    "DECLINE_MARGIN_BP": "200",
-    "GOODWILL_COST_MINOR": "2000",
-    "POLICY_DECLINES": "true",
+    "THRESHOLDS_FROM": "settings",
+    **_COSTS,
     "REVIEW_SHADOW_PRICE_MINOR": "0",
     "MODELS_CONTAINER": "models",
     "CHAMPION_POLL_S": "2",
@@ -87,7 +92,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "MODEL_NAME": "card-fraud",
         "COOLDOWN_H": "48",
         "MIN_NEW_TRANSACTIONS": "10000",
-        "TRAIN_DAYS": "60",
+        "TRAIN_DAYS": "75",
         "VALIDATION_DAYS": "7",
         "CALIBRATION_DAYS": "14",
         "TEST_DAYS": "14",
@@ -99,6 +104,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "MIN_PRECISION": "0.75",
         "TRIAL_H": "24",
         "TRIAL_ROWS": "1000",
+        **_COSTS,
     },
 }
 OWN = "settings.json"

@@ -14,12 +14,14 @@ import numpy as np
 from shared.adapters.onnx_scorer import OnnxGraph, OnnxScorer
 from shared.adapters.xgboost_trainer import XgboostTrainer
 from shared.domain.bundle_manifest import FORMAT_VERSION
+from shared.domain.cost_policy import Capacity
 from shared.domain.feature_view import CARD_V1
 from shared.domain.training_model import TrainingParameters
 from shared.services.training import train
 from tests.fakes.bundles import GOLDEN, history, plan_of
 
 RECORDED_ROWS: Final = 24
+REVIEWS_PER_DAY: Final = 1
 
 
 def main() -> None:
@@ -38,6 +40,7 @@ def main() -> None:
         name="golden",
         version=1,
         parameters=TrainingParameters(n_trees=8, learning_rate=0.3, max_bins=256),
+        capacity=Capacity(REVIEWS_PER_DAY),
     )
     folder.mkdir(parents=True)
     for name, data in made.files.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from shared.domain.bundle import MAX_PROBES, Probes, bundle_digest, open_bundle
 from shared.domain.bundle_arrays import read_arrays, write_arrays
 from shared.domain.bundle_manifest import (
     FILES,
+    FORMAT_VERSION,
     MANIFEST,
     MAX_MANIFEST_BYTES,
     MODEL,
@@ -29,6 +31,7 @@ from shared.domain.bundle_manifest import (
     write_manifest,
 )
 from shared.domain.bundle_pointer import Pointed, Pointer, Role, read_pointer, write_pointer
+from shared.domain.cost_policy import Capacity, CostPolicy, Costs, FittedCapacity
 from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.feature_view import CARD_V1
 from shared.domain.score import Scored
@@ -64,9 +67,59 @@ def test_a_bundle_opens_to_what_was_packed() -> None:
     assert open_bundle(files, bundle.digest).digest == bundle.digest
 
 
+def test_a_bundle_of_the_first_format_says_nothing_of_a_capacity() -> None:
+    assert open_bundle(golden_files("format-1")).manifest.capacity is None
+
+
+def test_a_bundle_says_which_shadow_price_was_fitted_to_its_scores() -> None:
+    files = golden_files("format-2")
+    manifest = open_bundle(files).manifest
+    assert manifest.capacity == FittedCapacity(Capacity(1, Costs(500, 200, 2_000)), CostPolicy(shadow_price_minor=403))
+    assert write_manifest(manifest) == files[MANIFEST]
+    unlimited = replace(manifest, capacity=None)
+    assert json.loads(write_manifest(unlimited))["capacity"] is None
+    assert read_manifest(write_manifest(unlimited)) == unlimited
+
+
+def test_a_capacity_is_not_written_in_a_form_that_has_no_place_for_it() -> None:
+    manifest = read_manifest(golden_files("format-2")[MANIFEST])
+    with pytest.raises(BrokenInvariant, match="format 1 has no place for a capacity"):
+        write_manifest(replace(manifest, format_version=1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("reviews_per_day", 0, "its capacity is none: REVIEWS_PER_DAY"),
+        ("reviews_per_day", 2.5, "reviews_per_day is no whole number"),
+        ("review_cost_minor", 0, "its capacity is none: REVIEW_COST_MINOR"),
+        ("decline_margin_bp", 10_001, "its capacity is none: DECLINE_MARGIN_BP"),
+        ("goodwill_cost_minor", -1, "its capacity is none: GOODWILL_COST_MINOR"),
+        ("declines", 1, "declines is neither true nor false"),
+        ("review_shadow_price_minor", -1, "its capacity is none: REVIEW_SHADOW_PRICE_MINOR"),
+        ("review_shadow_price_minor", None, "lacks review_shadow_price_minor"),
+    ],
+)
+def test_a_capacity_that_breaks_a_rule_is_refused_by_name(field: str, value: object, reason: str) -> None:
+    document = json.loads(golden_files("format-2")[MANIFEST])
+    _set(f"capacity/{field}", value)(document)
+    with pytest.raises(BrokenInvariant, match=reason):
+        read_manifest(canonical_json(document))
+
+
+def test_a_bundle_of_the_second_format_must_speak_of_a_capacity() -> None:
+    document = json.loads(golden_files("format-2")[MANIFEST])
+    del document["capacity"]
+    with pytest.raises(BrokenInvariant, match="lacks capacity"):
+        read_manifest(canonical_json(document))
+    document["capacity"] = []
+    with pytest.raises(BrokenInvariant, match="capacity is no object"):
+        read_manifest(canonical_json(document))
+
+
 def test_the_page_names_every_file_and_every_field() -> None:
     page = (GOLDEN.parents[2] / "docs" / "bundles.md").read_text(encoding="utf-8")
-    names = [MANIFEST, *FILES, *json.loads(golden_files()[MANIFEST])]
+    names = [MANIFEST, *FILES, *json.loads(golden_files(f"format-{FORMAT_VERSION}")[MANIFEST])]
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
@@ -120,7 +173,7 @@ def _set(path: str, value: object) -> Callable[[dict[str, Any]], None]:
     ("path", "value", "reason"),
     [
         ("kind", "another.bundle", "is of a 'another.bundle'"),
-        ("format_version", 2, "has format 2; this release reads 1"),
+        ("format_version", 3, "has format 3; this release reads 1, 2"),
         ("format_version", True, "format_version is no whole number"),
         ("view/name", "battles-v1", "needs the feature view battles-v1, which this release cannot compute"),
         ("view/features/3/name", "customer_count_2d", "feature 3 of card-v1"),

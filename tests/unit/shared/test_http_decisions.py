@@ -12,11 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.domain.bundle_manifest import Thresholds
+from shared.domain.cost_policy import Capacity, CostPolicy, FittedCapacity
 from shared.domain.decision import Policy
 from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes, read_decision
 from shared.domain.errors import BrokenInvariant, InvalidInput, NotFound
 from shared.domain.feature_view import CARD_V1
 from shared.domain.identifiers import TransactionId
+from shared.domain.policy_choice import Advice, PolicyRule
 from shared.domain.reasons import Reason
 from shared.domain.transaction import Acceptance, parse_transaction
 from shared.entrypoints.http_decisions import look_up
@@ -29,7 +32,7 @@ from shared.services.scoring import Decided, Scoring
 from shared.services.succession_roles import RoleState
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.probes import FakeClock
-from tests.fakes.scorers import FixedScorers
+from tests.fakes.scorers import FixedScorers, LinearScorer
 from tests.unit.shared.test_http_score import KEYS
 
 
@@ -164,11 +167,26 @@ class Roles:
 
 
 def test_models_are_told_also_when_there_is_none() -> None:
-    answer = models(Source(FixedScorers(None), "no bundle is champion"), Roles())
+    rule = PolicyRule(Policy(0.3, 0.8))
+    answer = models(Source(FixedScorers(None), "no bundle is champion"), Roles(), rule)
     assert read(answer) == {"serving": None, "problem": "no bundle is champion", "roles": []}
-    found = models(Source(FixedScorers()), Roles())
+    found = models(Source(FixedScorers()), Roles(), rule)
     Models.model_validate_json(found.get_body())
     assert read(found)["serving"]["name"] == "linear"
+
+
+def test_models_are_told_with_the_policy_that_they_bring() -> None:
+    asked = Capacity(50)
+    fitted = FittedCapacity(asked, CostPolicy(shadow_price_minor=1_300))
+    scorer = LinearScorer(advice=Advice(Thresholds(0.2, 0.6), fitted))
+    rules = (PolicyRule(CostPolicy(), asked), PolicyRule(CostPolicy(), Capacity(25)), PolicyRule(Policy(0.3, 0.8)))
+    answers = [models(Source(FixedScorers(scorer)), Roles(), rule) for rule in rules]
+    for answer in answers:
+        Models.model_validate_json(answer.get_body())
+    served = [read(answer)["serving"] for answer in answers]
+    assert [found["policy"].get("review_shadow_price_minor") for found in served] == [1_300, 0, None]
+    assert [found["policy_from"] for found in served] == ["bundle", "settings", "settings"]
+    assert [found["policy_note"] for found in served] == ["", "the bundle's shadow price is for 50 reviews a day", ""]
 
 
 def test_the_page_shows_what_the_description_says() -> None:

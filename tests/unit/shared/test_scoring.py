@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.domain.bundle_manifest import Thresholds
 from shared.domain.canonical import transaction_digest
+from shared.domain.cost_policy import Capacity, CostPolicy, FittedCapacity
 from shared.domain.decision import Outcome, Policy
-from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes
+from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes, read_decision
 from shared.domain.errors import BrokenInvariant, Conflict, Transient
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import CARD_V1, Entity
@@ -22,6 +24,7 @@ from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import PRECEDENCE, Label
 from shared.domain.ledger import FORGOTTEN_DIGEST, LabelVersions
 from shared.domain.log_block import Head, verify_chain, verify_leaves
+from shared.domain.policy_choice import Advice, PolicyRule
 from shared.domain.surrogates import KeyRing, SurrogateKey, surrogate_of
 from shared.domain.transaction import Transaction
 from shared.services.labelling import Labelling, LabelOutcome
@@ -121,6 +124,23 @@ def test_every_decision_can_be_recomputed_from_raw_events_by_its_versions(world:
     for entity in Entity:
         assert all(sorted(found) == list(range(1, len(found) + 1)) for found in versions(tables, entity).values())
     assert verify_chain(ledger.writer, tables.blocks, ledger.head) == []
+
+
+def test_with_another_champion_another_price_decides_and_is_recorded() -> None:
+    asked = Capacity(20)
+    scorers = FixedScorers()
+    rule = PolicyRule(CostPolicy(shadow_price_minor=77), asked)
+    decide = Scoring(FakeLedger(), scorers, policy=rule, keys=KEYS, clock=FakeClock())
+    made = []
+    for number, price in enumerate((None, 1_300, 900), start=1):
+        fitted = None if price is None else FittedCapacity(asked, CostPolicy(shadow_price_minor=price))
+        scorers.scorer = LinearScorer(version=number, advice=Advice(Thresholds(0.2, 0.6), fitted))
+        made.append(record(decide.decide([transaction(number, 0)])[0]))
+    assert [one.decision.policy for one in made] == [CostPolicy(shadow_price_minor=price) for price in (77, 1_300, 900)]
+    # What was recorded decides again by itself, whoever is champion by then.
+    for one in made:
+        again = read_decision(decision_bytes(one)).decision
+        assert again.policy.outcome(again.score, one.amount_minor) is one.decision.outcome
 
 
 def test_a_decision_says_what_it_knew_and_why() -> None:

@@ -12,8 +12,9 @@ from shared.bootstrap.drift import build_drift_app
 from shared.bootstrap.ingest import build_ingest_app
 from shared.bootstrap.retrain import build_retrain_app
 from shared.bootstrap.score import build_score_app
-from shared.domain.cost_policy import CostPolicy, Costs
+from shared.domain.cost_policy import Capacity, CostPolicy, Costs
 from shared.domain.decision import Policy
+from shared.domain.policy_choice import Origin, PolicyRule
 from shared.settings import (
     AppSettings,
     DriftSettings,
@@ -68,6 +69,8 @@ def test_every_setting_is_in_the_operations_page(app: str) -> None:
         ({"SURROGATE_KEYS": "k1:c2hvcnQ="}, "secret must have at least 32 bytes; it has 5"),
         ({"SURROGATE_KEYS": "very secret"}, "SURROGATE_KEYS must be <id>:<base64> with commas, the current key first"),
         ({"REVIEW_COST_MINOR": "0"}, "REVIEW_COST_MINOR: input should be greater than or equal to 1"),
+        ({"REVIEWS_PER_DAY": "-1"}, "REVIEWS_PER_DAY: input should be greater than or equal to 0"),
+        ({"THRESHOLDS_FROM": "model"}, "THRESHOLDS_FROM: input should be 'settings' or 'bundle'"),
         ({"POLICY": "fixed-v2"}, "POLICY: input should be 'fixed-v1' or 'expected-loss-v1'"),
         ({"CURRENCY": "euro"}, "CURRENCY: string should match pattern '^[A-Z]{3}$'"),
         ({"QUEUE_LIMIT": "10"}, "QUEUE_LIMIT must not be less than BATCH_LIMIT"),
@@ -91,6 +94,18 @@ def test_the_policy_is_the_one_that_is_named_with_its_own_parameters() -> None:
         "REVIEW_SHADOW_PRICE_MINOR": "42",
     }
     assert ScoreSettings.read({**good("score"), **costs}).policy == CostPolicy(Costs(700, 150, 900, declines=False), 42)
+
+
+def test_who_weighs_costs_gets_the_same_capacity() -> None:
+    costs = {"REVIEW_COST_MINOR": "700", "REVIEWS_PER_DAY": "50"}
+    asked = Capacity(50, Costs(review_minor=700))
+    for app, kind in (("score", ScoreSettings), ("ingest", IngestSettings), ("retrain", RetrainSettings)):
+        assert kind.read(good(app)).capacity is None
+        assert kind.read({**good(app), **costs}).capacity == asked
+    rule = ScoreSettings.read({**good("score"), **costs, "POLICY": "expected-loss-v1"}).policy_rule
+    assert rule == PolicyRule(CostPolicy(asked.costs), asked)
+    fixed = ScoreSettings.read({**good("score"), "THRESHOLDS_FROM": "bundle"}).policy_rule
+    assert fixed == PolicyRule(Policy(0.3, 0.8), None, Origin.BUNDLE)
 
 
 def test_keys_are_read_in_their_order_and_never_shown() -> None:

@@ -18,6 +18,8 @@ from shared.adapters.xgboost_trainer import XgboostTrainer
 from shared.domain.bundle_manifest import BOOSTER, MANIFEST, MODEL, TABLES, canonical_json
 from shared.domain.bundle_pointer import Role
 from shared.domain.bundle_reference import SCORE
+from shared.domain.cost_policy import Capacity, Costs
+from shared.domain.decision import STRICTNESS, Outcome
 from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import CARD_V1
@@ -73,6 +75,43 @@ def test_what_was_learnt_is_found() -> None:
     assert 0.6 < metrics["calibration_ratio"].value < 1.6
     assert result.parity.n_rows > 8_000
     assert max(result.parity.output, result.parity.contribution, result.parity.sum) <= 1e-5
+
+
+def test_without_a_capacity_no_price_is_fitted() -> None:
+    assert made().bundle.manifest.capacity is None
+
+
+def reviews(result: Trained, transactions: TransactionColumns, labels: LabelColumns, price: int) -> int:
+    """How many of all transactions of the test span are reviewed at a price."""
+    manifest = result.bundle.manifest
+    assert manifest.capacity is not None
+    span, time_us = manifest.spans[TEST], transactions.event_time_us
+    rows = np.flatnonzero((time_us >= span.start_us) & (time_us < span.end_us))
+    scorer = OnnxScorer(result.bundle)
+    scores = scorer.calibration.probability_many(scorer.score(transform_many(CARD_V1, transactions, labels)[rows]).raw)
+    policy = replace(manifest.capacity.policy, shadow_price_minor=price)
+    return int((policy.outcomes(scores, transactions.amount_minor[rows]) == STRICTNESS.index(Outcome.REVIEW)).sum())
+
+
+@pytest.mark.parametrize("costs", [Costs(), Costs(review_minor=900, declines=False)])
+@pytest.mark.parametrize("share_labelled", [1.0, 0.5])
+def test_a_capacity_holds_on_days_that_the_model_was_not_fitted_on(costs: Costs, share_labelled: float) -> None:
+    """Also where not all of their verdicts are known: who reviews a transaction does not know its verdict either."""
+    transactions, labels = history()
+    tested = made().bundle.manifest.spans[TEST]
+    time_us = transactions.event_time_us[labels.row]
+    drawn = np.random.default_rng(5).random(len(time_us)) < share_labelled
+    kept = np.flatnonzero((time_us < tested.start_us) | (time_us >= tested.end_us) | drawn)
+    names = ("row", "is_fraud", "known_at_us", "source", "confidence")
+    labels = LabelColumns(*(getattr(labels, name)[kept] for name in names))
+    result = trained(transactions, labels, capacity=Capacity(2, costs))
+    fitted = result.bundle.manifest.capacity
+    assert fitted is not None
+    assert fitted.capacity == Capacity(2, costs)
+    assert fitted.policy.costs == costs
+    price = fitted.policy.shadow_price_minor
+    assert price > 0
+    assert reviews(result, transactions, labels, price) <= 2 * 7 < reviews(result, transactions, labels, price - 1)
 
 
 def test_the_bundle_serves() -> None:
