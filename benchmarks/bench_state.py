@@ -25,6 +25,7 @@ from benchmarks.bench_features import load
 from benchmarks.report import Report
 from shared.domain.entity_state import EntityState, Folded, LaterLabel, fold
 from shared.domain.entity_state_codec import header_bytes, read_state, refreshed, state_bytes, tile_bytes
+from shared.domain.entity_state_layout import BASE_LAYOUT
 from shared.domain.entity_state_read import StateReader
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import CARD_V1, Entity
@@ -137,7 +138,7 @@ def warmed(columns: TransactionColumns, labels: LabelColumns) -> World:
                 of_terminal = Entity.TERMINAL, str(columns.terminal[row])
                 told[row] = Told(later, (Entity.CUSTOMER, str(columns.customer[row])), of_terminal)
         for key, events in grouped.items():
-            states[entity, key] = fold(EntityState.empty(CARD_V1, entity), events).state
+            states[entity, key] = fold(EntityState.empty(BASE_LAYOUT, entity), events).state
     by_time = sorted(told.items(), key=lambda item: (item[1].later.label.known_at_us, rank[item[0]]))
     return World([event_of(columns, row) for row in last.tolist()], states, [each for _, each in by_time])
 
@@ -286,10 +287,10 @@ def measure_burst(report: Report, *, aim: float) -> None:
     start_us = 1_530_000_000_000_000
     offsets = np.sort(rng.integers(0, BURST_SECONDS * 1_000_000, size)).tolist()
     before = [PastTransaction(TransactionId(f"a{n:07}"), start_us + at, 1000 + n % 977) for n, at in enumerate(offsets)]
-    terminal = EntityState.empty(CARD_V1, Entity.TERMINAL)
+    terminal = EntityState.empty(BASE_LAYOUT, Entity.TERMINAL)
     for low in range(0, size, 1_000):
         terminal = fold(terminal, before[low : low + 1_000]).state
-    customer = EntityState.empty(CARD_V1, Entity.CUSTOMER)
+    customer = EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER)
     reader, spent = StateReader(CARD_V1), Spent()
     n_bytes = 0
     gc.collect()

@@ -534,7 +534,7 @@ def _in_process(report: Report, under: Ground, batch: int) -> None:
         scorer = OneScorer(OnnxScorer(open_bundle(under.files)))
         ingestion = Ingestion(
             Scoring(ledger, scorer, policy=POLICY, keys=KEYS, clock=clock, stages=stages),
-            Labelling(ledger, CARD_V1, KEYS, clock),
+            Labelling(ledger, KEYS, clock),
             receipts=FakeProbeReceipts(),
             dead_letters=PostgresDeadLetters(session),
             clock=clock,

@@ -19,7 +19,6 @@ from shared.adapters.postgres import parse_postgres
 from shared.adapters.postgres_ledger import PostgresLedger
 from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.system_clock import SystemClock
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY
 from shared.domain.surrogates import parse_key_ring
 from shared.services.importing import Importing
@@ -46,7 +45,7 @@ def import_history(settings: TwinSettings, days: Iterable[Day], span_us: tuple[i
     where = parse_postgres("DATABASE", {"DATABASE": settings.database_dsn(login_of("ingest"))})
     keys, clock = parse_key_ring(surrogate_keys(settings)), SystemClock()
     ledger = PostgresLedger(where, "demo-import")
-    importing, labelling = Importing(ledger, CARD_V1, keys, clock), Labelling(ledger, CARD_V1, keys, clock)
+    importing, labelling = Importing(ledger, keys, clock), Labelling(ledger, keys, clock)
     counts: Counter[str] = Counter()
     try:
         for day in days:

@@ -205,14 +205,13 @@ def _history_import(
     ledger: WiredLedger, where: FeedConnection, refused: Rejects, batch: int, done: Callable[[int], None]
 ) -> HistoryImport:
     from shared.adapters.system_clock import SystemClock  # noqa: PLC0415
-    from shared.domain.feature_view import CARD_V1  # noqa: PLC0415
     from shared.services.importing import Importing  # noqa: PLC0415
     from shared.services.labelling import Labelling  # noqa: PLC0415
     from twin.history_import import HistoryImport  # noqa: PLC0415
 
     clock = SystemClock()
-    importing = Importing(ledger, CARD_V1, where.keys, clock)
-    labelling = Labelling(ledger, CARD_V1, where.keys, clock)
+    importing = Importing(ledger, where.keys, clock)
+    labelling = Labelling(ledger, where.keys, clock)
     return HistoryImport(importing, labelling, refused, batch_rows=batch, told=done)
 
 

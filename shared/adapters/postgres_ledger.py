@@ -1,7 +1,7 @@
 """The ledger in Postgres: two round trips for a usual batch, whatever its size.
 
     round 1   BEGIN; claim ids; insert missing entities; lock customers, then terminals; read tiles newer than cached
-    extra     only where there are repeats, labels that waited, or a cached state that is another life's
+    extra     only where there are repeats, labels that waited, or a cached state that is another life's or layout's
     round 2   write everything; COMMIT
 
 `PostgresLedger` sends rounds with psycopg's public interface and is the reference; `PipelinedLedger`
@@ -33,9 +33,10 @@ from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.postgres_wire import PsycopgWire, Row, Step, Wire
 from shared.domain.canonical import Digest
 from shared.domain.entity_state import EntityState
-from shared.domain.entity_state_codec import read_state, refreshed
+from shared.domain.entity_state_codec import is_laid_out, read_state, refreshed
+from shared.domain.entity_state_layout import BASE_LAYOUT, StateLayout
 from shared.domain.errors import BrokenInvariant, TollgateError, Transient
-from shared.domain.feature_view import Entity, FeatureView
+from shared.domain.feature_view import Entity
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.labels import Label
 from shared.domain.ledger import (
@@ -173,16 +174,16 @@ class WiredLedger:
         self.wire.session.close()
 
     @contextmanager
-    def deciding(self, view: FeatureView) -> Iterator[DecidingUnit]:
+    def deciding(self) -> Iterator[DecidingUnit]:
         """A unit of work on transactions."""
         with self._unit():
-            yield DecidingUnit(self, view)
+            yield DecidingUnit(self)
 
     @contextmanager
-    def labelling(self, view: FeatureView) -> Iterator[LabellingUnit]:
+    def labelling(self) -> Iterator[LabellingUnit]:
         """A unit of work on labels."""
         with self._unit():
-            yield LabellingUnit(self, view)
+            yield LabellingUnit(self)
 
     @contextmanager
     def _unit(self) -> Iterator[None]:
@@ -244,14 +245,13 @@ class _EntityReading:
     def __init__(
         self,
         ledger: WiredLedger,
-        view: FeatureView,
         customers: Collection[CustomerId],
         terminals: Collection[TerminalId],
         missing: type[TollgateError],
     ) -> None:
         self._ledger = ledger
-        self._view = view
         self._missing = missing
+        self._layout = BASE_LAYOUT
         self._customers = sorted(customers)
         self._terminals = sorted(terminals)
         self._asked: list[tuple[Entity, str, CachedEntity | None]] = [
@@ -260,7 +260,11 @@ class _EntityReading:
         self._asked += [(Entity.TERMINAL, key, ledger.cached(Entity.TERMINAL, key)) for key in self._terminals]
 
     def insertions(self) -> list[Step]:
-        """Insert entities that may be new: those in the cache are not."""
+        """Insert entities that may be new, which those in the cache are not, and read the layout that they get.
+
+        The layout is read after ids were claimed, by a later statement: whoever raises it then waits for all that had
+        claimed something (`postgres_views`), so behind that no entity is made with less.
+        """
         steps: list[Step] = []
         new = [CustomerId(key) for entity, key, cached in self._asked if entity is Entity.CUSTOMER and cached is None]
         if new:
@@ -268,7 +272,11 @@ class _EntityReading:
         keys = [key for entity, key, cached in self._asked if entity is Entity.TERMINAL and cached is None]
         if keys:
             steps.append((sql.NEW_TERMINALS, (keys,)))
-        return steps
+        return [*steps, (sql.LAYOUT, ())] if steps else []
+
+    def laid_out(self, rows: list[Row]) -> None:
+        """Take the layout that `insertions` read."""
+        self._layout = BASE_LAYOUT.joined(StateLayout.named(*row) for row in rows)
 
     def steps(self) -> list[Step]:
         """Lock all rows, and then read what is newer than the cache."""
@@ -323,7 +331,7 @@ class _EntityReading:
         self, entity: Entity, cached: CachedEntity | None, header: bytes | None, tiles: list[bytes]
     ) -> EntityState:
         if header is None:
-            return EntityState.empty(self._view, entity)
+            return EntityState.empty(self._layout, entity)
         if cached is None:
             return read_state(header, tiles)
         return refreshed(cached.state, header, tiles)
@@ -345,19 +353,19 @@ class _EntityReading:
 def _is_same_life(cached: CachedEntity, row: Row) -> bool:
     """Whether a cached state is an earlier moment of what a row holds now.
 
-    It is not if the customer was forgotten and came back, for then another salt made another surrogate, or if the
-    database was set back to an earlier time.
+    It is not if the customer was forgotten and came back, for then another salt made another surrogate, if the
+    database was set back to an earlier time, or if state was made to reach further back meanwhile.
     """
-    _, version, _, surrogate, _ = row
-    return bool(surrogate == cached.surrogate and version >= cached.state.header.version)
+    _, version, header, surrogate, _ = row
+    known = cached.state.header
+    return bool(surrogate == cached.surrogate and version >= known.version and is_laid_out(header, known))
 
 
 class DecidingUnit:
     """A unit of work on transactions."""
 
-    def __init__(self, ledger: WiredLedger, view: FeatureView) -> None:
+    def __init__(self, ledger: WiredLedger) -> None:
         self._ledger = ledger
-        self._view = view
         self._stages = _Stages(ledger.observe)
         self._known: dict[tuple[Entity, str], KnownEntity] = {}
 
@@ -380,12 +388,14 @@ class DecidingUnit:
         customers = {claim.transaction.customer_id for claim in claims}
         terminals = {claim.transaction.terminal_id for claim in claims}
         with translated("claiming transactions"):
-            reading = _EntityReading(self._ledger, self._view, customers, terminals, Transient)
+            reading = _EntityReading(self._ledger, customers, terminals, Transient)
             insertions = reading.insertions()
             steps: list[Step] = [(sql.BEGIN, ()), (sql.CLAIM, _claim_columns(claims)), *insertions, *reading.steps()]
             self._stages.end("prepare claim")
             answers = wire.run(steps)
             self._stages.end("claim")
+            if insertions:
+                reading.laid_out(answers[1 + len(insertions)])
             fresh = {TransactionId(row[0]) for row in answers[1]}
             labelled = [row[0] for row in answers[1] if row[1]]
             repeated = [claim.transaction for claim in claims if claim.transaction.transaction_id not in fresh]
@@ -446,9 +456,8 @@ class DecidingUnit:
 class LabellingUnit:
     """A unit of work on labels."""
 
-    def __init__(self, ledger: WiredLedger, view: FeatureView) -> None:
+    def __init__(self, ledger: WiredLedger) -> None:
         self._ledger = ledger
-        self._view = view
         self._stages = _Stages(ledger.observe)
         self._known: dict[tuple[Entity, str], KnownEntity] = {}
 
@@ -479,7 +488,7 @@ class LabellingUnit:
             terminals = {item.terminal_id for item in known.values()}
             if known:
                 # Nothing would insert a row that is missing here, so no retry brings it back.
-                reading = _EntityReading(self._ledger, self._view, customers, terminals, BrokenInvariant)
+                reading = _EntityReading(self._ledger, customers, terminals, BrokenInvariant)
                 self._known = reading.known(*wire.run(reading.steps()))
         claimed = LabelsClaimed(
             fresh=frozenset(set(keys) - {(TransactionId(row[0]), Digest(row[1])) for row in held}),

@@ -146,6 +146,13 @@ ON CONFLICT (terminal_id) DO NOTHING
     (_T,),
 )
 
+LAYOUT: Final = Statement(
+    "layout",
+    "SELECT name, customer_horizon_us, terminal_horizon_us FROM tollgate.feature_views",
+    columns=(_T, _8, _8),
+)
+"""How far back state is kept beyond `BASE_LAYOUT`: a handful of rows, read only where an entity may be new."""
+
 LOCK_CUSTOMERS: Final = Statement(
     "lock_customers",
     """

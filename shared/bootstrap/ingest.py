@@ -19,7 +19,6 @@ from shared.bootstrap.ingest_maturing import maturing_parts
 from shared.bootstrap.metering import meters_of
 from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of
-from shared.domain.feature_view import CARD_V1
 from shared.entrypoints.eventhub_ingest import IngestParts
 from shared.entrypoints.http_labels import LabelRoutes
 from shared.entrypoints.maturing_timers import MaturingParts
@@ -59,7 +58,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     copies = service.get_container_client(settings.dead_letters_container)
     source = champion(service, settings)
     ledger, turn = ledger_of(where, "ingest"), Lock()
-    labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
+    labelling = Labelling(ledger, settings.key_ring, clock)
     meters = meters_of("ingest", where, settings.meters_flush_s, clock)
     ingestion = Ingestion(
         MeteredScoring(ledger, source, meters, policy=settings.policy_rule, keys=settings.key_ring, clock=clock),
@@ -119,7 +118,7 @@ def dead_letter_replay(environment: Mapping[str, str]) -> Iterator[DeadLetterRep
         source = champion(service, settings)
         source.refresh()
         scoring = Scoring(ledger, source, policy=settings.policy_rule, keys=settings.key_ring, clock=clock)
-        labelling = Labelling(ledger, CARD_V1, settings.key_ring, clock)
+        labelling = Labelling(ledger, settings.key_ring, clock)
 
         def taking(refused: DeadLetters, waited_us: int) -> Ingestion:
             return Ingestion(

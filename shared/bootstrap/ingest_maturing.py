@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from shared.domain.feature_view import CARD_V1
 from shared.entrypoints.maturing_timers import MaturingParts
 from shared.services.labelling import Labelling
 from shared.services.maturing import Maturing
@@ -32,7 +31,7 @@ def maturing_parts(where: PostgresConnection, keys: KeyRing, clock: Clock, runs:
             closing(PostgresSession(where, "ingest-maturing", {"statement_timeout": "120s"})) as session,
             closing(PipelinedLedger(where, "ingest-maturing")) as ledger,
         ):
-            labelling = Labelling(ledger, CARD_V1, keys, clock)
+            labelling = Labelling(ledger, keys, clock)
             return Maturing(
                 PostgresSilentTransactions(session), labelling, PostgresPipelineLog(session), clock
             ).mature()

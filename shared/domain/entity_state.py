@@ -2,7 +2,8 @@
 
 State is a function of the set of transactions and labels that it was given, whatever their order, batches and
 interleaving. It ends by the entity's greatest event time: a tile's widest range is dropped as a whole once all of it
-lies behind the view's horizon, so what is kept never depends on when something arrived.
+lies behind the horizon, so what is kept never depends on when something arrived. A horizon belongs to no view: whoever
+needs no more than is kept may read (`entity_state_layout`).
 
 A transaction raises the version by one and so does a label (design decision 5); a transaction that state holds already
 is absorbed and raises nothing. Nobody can say whose entity a label without its transaction belongs to: it waits
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from shared.domain.entity_state_layout import StateLayout
 from shared.domain.entity_state_spans import NO_TILES, Tiles
 from shared.domain.entity_state_tiles import (
     MAX_EVENTS,
@@ -26,7 +28,7 @@ from shared.domain.entity_state_tiles import (
     with_labels,
     with_newest,
 )
-from shared.domain.feature_view import Entity, FeatureView
+from shared.domain.feature_view import Entity
 from shared.domain.features import PastTransaction
 from shared.domain.identifiers import TransactionId
 from shared.domain.labels import Label
@@ -44,6 +46,8 @@ class Header(NamedTuple):
         horizon_us: How far behind the greatest event time events are needed, microseconds.
         version: Number of transactions and labels folded so far.
         greatest_us: Greatest event time, microseconds since 1970 UTC; None before the first transaction.
+        filled_us: How far behind the greatest event time nothing is missing, microseconds, where that is less than the
+            horizon because it was raised and what lies before is not filled yet; None if nothing is missing.
     """
 
     view: str
@@ -51,6 +55,7 @@ class Header(NamedTuple):
     horizon_us: int
     version: int = 0
     greatest_us: int | None = None
+    filled_us: int | None = None
 
     @property
     def oldest_us(self) -> int | None:
@@ -58,6 +63,11 @@ class Header(NamedTuple):
         if self.greatest_us is None:
             return None
         return (self.greatest_us - self.horizon_us) & -ROOT_WIDTH_US
+
+    @property
+    def complete_us(self) -> int:
+        """How far behind the greatest event time nothing is missing, microseconds."""
+        return self.horizon_us if self.filled_us is None else self.filled_us
 
     def is_too_late(self, time_us: int, lateness_us: int) -> bool:
         """Whether a transaction is later than state promises to know its past for; such a decision is flagged."""
@@ -76,9 +86,10 @@ class EntityState(NamedTuple):
     tiles: Tiles = NO_TILES
 
     @classmethod
-    def empty(cls, view: FeatureView, entity: Entity) -> EntityState:
+    def empty(cls, layout: StateLayout, entity: Entity) -> EntityState:
         """The state of an entity that nothing is known of."""
-        return cls(Header(view.name, entity, view.horizon_us(entity)))
+        span = layout.of(entity)
+        return cls(Header(span.view, entity, span.horizon_us))
 
     @property
     def n_bytes(self) -> int:
@@ -132,7 +143,7 @@ def fold(state: EntityState, events: Sequence[PastTransaction], labels: Sequence
         folded = _newest(state, events[0])
         if folded is not None:
             return folded
-    view, entity, horizon_us, version, greatest_us = state.header
+    view, entity, horizon_us, version, greatest_us, filled_us = state.header
     for event in events:
         if greatest_us is None or event.event_time_us > greatest_us:
             greatest_us = event.event_time_us
@@ -143,7 +154,7 @@ def fold(state: EntityState, events: Sequence[PastTransaction], labels: Sequence
     for later in labels:
         work.label(later)
         version += 1
-    after = EntityState(Header(view, entity, horizon_us, version, greatest_us), work.tiles)
+    after = EntityState(Header(view, entity, horizon_us, version, greatest_us, filled_us), work.tiles)
     return Folded(after, *work.written(), tuple(work.left_out), tuple(work.absorbed))
 
 
@@ -152,7 +163,7 @@ def _newest(state: EntityState, event: PastTransaction) -> Folded | None:
 
     The general way gives the same at twice the cost.
     """
-    (view, entity, horizon_us, version, greatest_us), tiles = state
+    (view, entity, horizon_us, version, greatest_us, filled_us), tiles = state
     parts, time_us = tiles.parts, event.event_time_us
     if greatest_us is None or time_us <= greatest_us or event.labels:
         return None
@@ -163,7 +174,7 @@ def _newest(state: EntityState, event: PastTransaction) -> Folded | None:
         return None
     tile = with_newest(last, event)
     grown = Tiles((*parts[:-1], tile), len(tiles), tiles.n_bytes + tile.n_bytes - last.n_bytes)
-    after = EntityState(Header(view, entity, horizon_us, version + 1, time_us), grown)
+    after = EntityState(Header(view, entity, horizon_us, version + 1, time_us, filled_us), grown)
     return Folded(after, (tile,), (), (), ())
 
 

@@ -26,10 +26,16 @@ from shared.domain.feature_view import Entity
 HEADER_KIND: Final = 0x45
 TILE_KIND: Final = 0x4C
 STATE_FORMAT: Final = 1
+RAISED_FORMAT: Final = 2
+"""Of a header whose horizon was raised and that is not filled yet: one more field. A filled one has the first form."""
 
 _START: Final = attrgetter("start_us")
 _ENTITIES: Final = tuple(Entity)
 _HEADER: Final = struct.Struct("<BBBBqqqIB")
+_RAISED: Final = struct.Struct("<BBBBqqqIBq")
+_LAYOUT: Final = struct.Struct("<BBBBq")
+"""The start of either form of a header, up to its horizon."""
+
 _TILE: Final = struct.Struct("<BBBBqIIIqIIq")
 _TIME: Final = 8
 _NARROW: Final = 4
@@ -46,9 +52,7 @@ _SOUND: Final = zlib.crc32(_CRC.pack(zlib.crc32(b"")))
 def header_bytes(header: Header, n_tiles: int) -> bytes:
     """A header as bytes, with how many tiles belong to it, so that a missing one is noticed."""
     view = header.view.encode("ascii")
-    fixed = _HEADER.pack(
-        HEADER_KIND,
-        STATE_FORMAT,
+    fields = (
         _ENTITIES.index(header.entity),
         header.greatest_us is not None,
         header.horizon_us,
@@ -57,7 +61,9 @@ def header_bytes(header: Header, n_tiles: int) -> bytes:
         n_tiles,
         len(view),
     )
-    return _sealed(fixed + view)
+    if header.filled_us is None:
+        return _sealed(_HEADER.pack(HEADER_KIND, STATE_FORMAT, *fields) + view)
+    return _sealed(_RAISED.pack(HEADER_KIND, RAISED_FORMAT, *fields, header.filled_us) + view)
 
 
 def read_header(data: bytes) -> tuple[Header, int]:
@@ -66,13 +72,29 @@ def read_header(data: bytes) -> tuple[Header, int]:
     Raises:
         BrokenInvariant: The bytes are no header of this format, or damaged.
     """
-    _check(data, HEADER_KIND, _HEADER.size, "a state header")
-    _, _, entity, has_greatest, horizon_us, version, greatest_us, n_tiles, n_view = _HEADER.unpack_from(data)
-    view = data[_HEADER.size : -_CRC.size]
-    if len(view) != n_view or entity >= len(_ENTITIES) or has_greatest > 1:
+    is_raised = data[1:2] == bytes((RAISED_FORMAT,))
+    form = _RAISED if is_raised else _HEADER
+    _check(data, HEADER_KIND, form.size, "a state header", RAISED_FORMAT if is_raised else STATE_FORMAT)
+    _, _, entity, has_greatest, horizon_us, version, greatest_us, n_tiles, n_view, *more = form.unpack_from(data)
+    view = data[form.size : -_CRC.size]
+    filled = more[0] if is_raised else None
+    if len(view) != n_view or entity >= len(_ENTITIES) or has_greatest > 1 or (is_raised and filled >= horizon_us):
         raise BrokenInvariant("the bytes of a state header do not fit together")
     greatest = greatest_us if has_greatest else None
-    return Header(view.decode("ascii"), _ENTITIES[entity], horizon_us, version, greatest), n_tiles
+    return Header(view.decode("ascii"), _ENTITIES[entity], horizon_us, version, greatest, filled), n_tiles
+
+
+def is_laid_out(data: bytes, header: Header) -> bool:
+    """Whether the bytes of a header have the layout of another header: its horizon, and as much of it filled.
+
+    What a raise or a filling changes raises no version, so whoever keeps a state in memory asks this too. Looks at the
+    start of the bytes only; they are checked by whoever reads them.
+    """
+    if len(data) < _LAYOUT.size:
+        return False
+    _, form, _, _, horizon_us = _LAYOUT.unpack_from(data)
+    is_raised = header.filled_us is not None
+    return bool(horizon_us == header.horizon_us and (form == RAISED_FORMAT) == is_raised)
 
 
 def tile_bytes(tile: Tile) -> bytes:
@@ -153,8 +175,8 @@ def refreshed(cached: EntityState, header: bytes, tiles: Sequence[bytes]) -> Ent
     """
     head, n_tiles = read_header(header)
     old = cached.header
-    if (head.view, head.entity, head.horizon_us) != (old.view, old.entity, old.horizon_us):
-        raise BrokenInvariant(f"state of a {old.entity} for {old.view} refreshed as {head.entity} for {head.view}")
+    if (head.entity, head.horizon_us, head.filled_us) != (old.entity, old.horizon_us, old.filled_us):
+        raise BrokenInvariant(f"state of a {_laid(old)} refreshed as that of a {_laid(head)}")
     if head.version < old.version or (head.version == old.version and head != old):
         raise BrokenInvariant(f"state of version {old.version} refreshed with another of version {head.version}")
     kept = cached.tiles if head.oldest_us is None else cached.tiles.since(head.oldest_us)
@@ -189,17 +211,22 @@ def _state(head: Header, n_tiles: int, tiles: Tiles) -> EntityState:
     return EntityState(head, tiles)
 
 
+def _laid(header: Header) -> str:
+    """What a header is of and how far back it is kept."""
+    return f"{header.entity} kept {header.horizon_us} us back for {header.view}, {header.complete_us} us filled"
+
+
 def _sealed(data: bytes) -> bytes:
     return data + _CRC.pack(zlib.crc32(data))
 
 
-def _check(data: bytes, kind: int, size: int, what: str) -> None:
+def _check(data: bytes, kind: int, size: int, what: str, form: int = STATE_FORMAT) -> None:
     """Refuse what is not this kind, not this format, too short, or damaged."""
-    if len(data) >= size + _CRC.size and data[0] == kind and data[1] == STATE_FORMAT and zlib.crc32(data) == _SOUND:
+    if len(data) >= size + _CRC.size and data[0] == kind and data[1] == form and zlib.crc32(data) == _SOUND:
         return
     if data[:1] != bytes((kind,)):
         raise BrokenInvariant(f"the bytes are not {what}: they start with {data[:1].hex() or 'nothing'}")
-    if data[1:2] != bytes((STATE_FORMAT,)):
+    if data[1:2] != bytes((form,)):
         raise BrokenInvariant(f"{what} of format {data[1:2].hex() or 'none'}; this release reads {STATE_FORMAT:02x}")
     if len(data) < size + _CRC.size:
         raise BrokenInvariant(f"{what} ends early, after {len(data)} bytes")

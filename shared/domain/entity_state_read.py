@@ -108,10 +108,12 @@ class StateReader:
         BrokenInvariant: The view has a measure in a window that state has no scan for.
     """
 
-    __slots__ = ("_blank", "_calendar", "_copies", "_lagged", "_near", "view")
+    __slots__ = ("_blank", "_calendar", "_copies", "_customer_us", "_lagged", "_near", "_terminal_us", "view")
 
     def __init__(self, view: FeatureView) -> None:
         self.view = view
+        self._customer_us = view.horizon_us(Entity.CUSTOMER)
+        self._terminal_us = view.horizon_us(Entity.TERMINAL)
         self._blank = [0.0] * (len(view.features) + 1)
         self._copies = _copies(view)
         for feature in view.features:
@@ -125,7 +127,8 @@ class StateReader:
         """The feature vector of one transaction, which state does not hold yet or ignores.
 
         Equal to `transform_one` over all transactions and labels folded so far, if the transaction is not later than
-        the lateness that the horizon allows for; else over those that state has kept.
+        the lateness that the horizon allows for; else over those that state has kept. State may be kept further back
+        than the view looks: what it holds beside that is not read.
 
         Args:
             customer: State of its customer.
@@ -136,10 +139,10 @@ class StateReader:
             (n_features,) float32 in the order of the view; NaN where a feature's null rule says so.
 
         Raises:
-            BrokenInvariant: A state was kept for another view or entity.
+            BrokenInvariant: A state is of another entity, or does not reach back as far as the view looks.
         """
-        self._check_state(customer, Entity.CUSTOMER)
-        self._check_state(terminal, Entity.TERMINAL)
+        self._check_state(customer, Entity.CUSTOMER, self._customer_us)
+        self._check_state(terminal, Entity.TERMINAL, self._terminal_us)
         values = self._blank.copy()
         amount, weekend, night = self._calendar
         now_us = transaction.event_time_us
@@ -157,11 +160,12 @@ class StateReader:
         # Binary64 to binary32 in one rounding, as in the reference.
         return np.array(values[:NOWHERE], dtype=FEATURE_DTYPE)
 
-    def _check_state(self, state: EntityState, entity: Entity) -> None:
+    def _check_state(self, state: EntityState, entity: Entity, needed_us: int) -> None:
         header = state.header
-        if header.view != self.view.name or header.entity is not entity:
-            found = f"{header.entity} for {header.view}"
-            raise BrokenInvariant(f"state of a {found} given as that of a {entity} for {self.view.name}")
+        complete_us = header.horizon_us if header.filled_us is None else header.filled_us
+        if complete_us < needed_us or header.entity is not entity:
+            found = f"state of a {header.entity}, complete for {complete_us} us (horizon of {header.view})"
+            raise BrokenInvariant(f"{found}, given as that of a {entity}: {self.view.name} needs {needed_us} us")
 
 
 def _check(feature: Feature) -> None:

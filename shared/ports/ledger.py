@@ -10,7 +10,6 @@ from shared.domain.archive import (
     Erased,
 )
 from shared.domain.event import OutgoingEvent
-from shared.domain.feature_view import FeatureView
 from shared.domain.identifiers import CustomerId
 from shared.domain.ledger import Claim, Claimed, DecisionWrites, LabelClaim, LabelsClaimed, LabelWrites, OutboxEntry
 from shared.domain.log_block import Head
@@ -74,11 +73,11 @@ class Ledger(Protocol):
     on the same entities: the order in which they lock them is the order in which they know of one another.
     """
 
-    def deciding(self, view: FeatureView) -> AbstractContextManager[DecidingWork]:
-        """A unit of work on transactions whose entity state is kept for this view."""
+    def deciding(self) -> AbstractContextManager[DecidingWork]:
+        """A unit of work on transactions; new entities get state of the layout that is in force."""
         ...
 
-    def labelling(self, view: FeatureView) -> AbstractContextManager[LabellingWork]:
+    def labelling(self) -> AbstractContextManager[LabellingWork]:
         """A unit of work on labels."""
         ...
 

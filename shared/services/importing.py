@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from shared.domain.canonical import transaction_digest
-from shared.domain.feature_view import Entity, FeatureView
+from shared.domain.feature_view import Entity
 from shared.domain.identifiers import TransactionId
 from shared.domain.ledger import Claim, Claimed, DecisionWrites, LabelVersions, TransactionRow
 from shared.domain.surrogates import KeyRing
@@ -33,9 +33,8 @@ class ImportOutcome(StrEnum):
 class Importing:
     """Takes history in; one per thread, because its ledger is."""
 
-    def __init__(self, ledger: Ledger, view: FeatureView, keys: KeyRing, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, keys: KeyRing, clock: Clock) -> None:
         self._ledger = ledger
-        self._view = view
         self._keys = keys
         self._clock = clock
 
@@ -60,7 +59,7 @@ class Importing:
             claims.setdefault(transaction.transaction_id, Claim(transaction, digest))
         if not claims:
             return []
-        with self._ledger.deciding(self._view) as work:
+        with self._ledger.deciding() as work:
             claimed = work.claim(list(claims.values()))
             fresh = [
                 claim.transaction for claim in claims.values() if claim.transaction.transaction_id in claimed.fresh

@@ -9,7 +9,7 @@ from enum import StrEnum
 from shared.domain.canonical import label_digest
 from shared.domain.entity_state import LaterLabel, fold
 from shared.domain.errors import NotFound, TollgateError
-from shared.domain.feature_view import Entity, FeatureView
+from shared.domain.feature_view import Entity
 from shared.domain.labels import Label
 from shared.domain.ledger import LabelClaim, LabelsClaimed, LabelVersions, LabelWrites
 from shared.domain.surrogates import KeyRing
@@ -43,9 +43,8 @@ class LabelVerdict:
 class Labelling:
     """Records labels; one per thread, because its ledger is."""
 
-    def __init__(self, ledger: Ledger, view: FeatureView, keys: KeyRing, clock: Clock) -> None:
+    def __init__(self, ledger: Ledger, keys: KeyRing, clock: Clock) -> None:
         self._ledger = ledger
-        self._view = view
         self._keys = keys
         self._clock = clock
 
@@ -66,7 +65,7 @@ class Labelling:
         unique = {(claim.label.transaction_id, claim.digest): claim for claim in claims}
         if not unique:
             return []
-        with self._ledger.labelling(self._view) as work:
+        with self._ledger.labelling() as work:
             claimed = work.claim(list(unique.values()))
             fresh = [claim for key, claim in unique.items() if key in claimed.fresh]
             if fresh:

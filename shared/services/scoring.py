@@ -144,7 +144,7 @@ class Scoring:
         """One unit of work, on claims with unique ids."""
         scorer = self._scorers.current()
         self._mark("")
-        with self._ledger.deciding(scorer.view) as work:
+        with self._ledger.deciding() as work:
             claimed = work.claim(claims)
             self._mark("claim")
             fresh = [claim.transaction for claim in claims if claim.transaction.transaction_id in claimed.fresh]

@@ -15,7 +15,6 @@ from typing import Final
 
 from shared.domain.decision import Policy
 from shared.domain.errors import Transient
-from shared.domain.feature_view import CARD_V1
 from shared.domain.surrogates import KeyRing, SurrogateKey
 from shared.ports.ledger import Ledger
 from shared.ports.letters import DeadLetters
@@ -48,7 +47,7 @@ def ingestion(ledger: Ledger, dead_letters: DeadLetters, scorer: Scorer) -> Inge
     clock = FakeClock(NOW_US)
     return Ingestion(
         Scoring(ledger, OneScorer(scorer), policy=POLICY, keys=KEYS, clock=clock),
-        Labelling(ledger, CARD_V1, KEYS, clock),
+        Labelling(ledger, KEYS, clock),
         receipts=FakeProbeReceipts(),
         dead_letters=dead_letters,
         clock=clock,

@@ -16,7 +16,7 @@ from shared.adapters.postgres_ledger_pipelined import PipelinedLedger
 from shared.domain.canonical import DIGEST_BYTES, Digest
 from shared.domain.decision import STRICTNESS
 from shared.domain.decision_record import Lateness
-from shared.domain.feature_view import CARD_V1, Entity
+from shared.domain.feature_view import Entity
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import PRECEDENCE, Label, Verdict
@@ -231,7 +231,7 @@ def scoring(ledger: Ledger, scorers: Scorers | None = None) -> Scoring:
 
 def labelling(ledger: Ledger) -> Labelling:
     """The labelling use case on a ledger."""
-    return Labelling(ledger, CARD_V1, KEYS, FakeClock())
+    return Labelling(ledger, KEYS, FakeClock())
 
 
 def _named(surrogate: str | None) -> Surrogate | None:

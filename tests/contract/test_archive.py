@@ -19,7 +19,7 @@ from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.domain.archive import HistoryPart, Selection, StoredSeal, StoredTransaction, forgotten_key
 from shared.domain.decision import Policy
 from shared.domain.errors import Conflict, Transient
-from shared.domain.feature_view import CARD_V1, Entity
+from shared.domain.feature_view import Entity
 from shared.domain.identifiers import CustomerId, TransactionId
 from shared.domain.instants import US_PER_DAY, US_PER_MINUTE
 from shared.domain.labels import Label
@@ -66,7 +66,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.first, self.second = self.new_ledger(), self.new_ledger()
         self.deciders = [self.scoring(self.first), self.scoring(self.second)]
-        self.labelling = Labelling(self.first, CARD_V1, KEYS, self.clock)
+        self.labelling = Labelling(self.first, KEYS, self.clock)
         self.replaying = Replaying(FakeArchivedScorers([LinearScorer()]))
 
     def scoring(self, ledger: Ledger) -> Scoring:
@@ -110,7 +110,7 @@ IMPORTED = [transaction(900 + number, number * 1000, customer="old") for number 
 
 
 def filled(bench: Bench) -> Bench:
-    Importing(bench.first, CARD_V1, KEYS, bench.clock).take(IMPORTED)
+    Importing(bench.first, KEYS, bench.clock).take(IMPORTED)
     bench.arrive(EVENTS)
     return bench
 

@@ -180,7 +180,7 @@ def test_decisions_are_read_as_they_were_taken(migrated_database: MigratedDataba
     spans = [(start_us, start_us + 5 * US_PER_HOUR), (start_us - 9, start_us)]
     assert windows.clusters(spans) == [Clusters(5, 3**2 + 2**2, 5**2), Clusters(0, 0, 0)]
 
-    labelling = Labelling(ledger, CARD_V1, KEYS, clock)
+    labelling = Labelling(ledger, KEYS, clock)
     clock.time_us = start_us + 2 * US_PER_DAY
     labelling.record(
         [

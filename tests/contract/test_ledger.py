@@ -17,7 +17,7 @@ from shared.domain.decision_record import DecisionRecord, Lateness, read_decisio
 from shared.domain.entity_state_codec import read_header
 from shared.domain.entity_state_tiles import MAX_EVENTS
 from shared.domain.errors import BrokenInvariant, Conflict
-from shared.domain.feature_view import CARD_V1, Entity
+from shared.domain.feature_view import Entity
 from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import Label, LabelSource
@@ -128,9 +128,9 @@ def test_what_is_decided_is_stored_as_a_whole(store: Store) -> None:
 
 def test_an_empty_claim_knows_nothing_and_leaves_nothing(store: Store) -> None:
     ledger = store.ledger()
-    with ledger.deciding(CARD_V1) as work:
+    with ledger.deciding() as work:
         assert work.claim([]) == Claimed(frozenset(), {}, {}, {}, {})
-    with ledger.labelling(CARD_V1) as marking:
+    with ledger.labelling() as marking:
         assert not marking.claim([]).fresh
     tables = store.tables()
     assert (tables.digests, tables.entities, tables.blocks) == ({}, {}, [])
@@ -175,11 +175,11 @@ def test_the_same_id_with_another_body_is_a_conflict_and_changes_nothing(store: 
 
 def test_a_claim_tells_all_of_a_repeat_whatever_body_asks(store: Store) -> None:
     scoring(store.ledger()).decide([transaction(1, 0), transaction(2, 100 * US_PER_DAY)])
-    Importing(store.ledger(), CARD_V1, KEYS, FakeClock()).take([transaction(3, 101 * US_PER_DAY)])
+    Importing(store.ledger(), KEYS, FakeClock()).take([transaction(3, 101 * US_PER_DAY)])
     bodies = [transaction(1, 90 * US_PER_DAY), transaction(2, 5), transaction(3, 101 * US_PER_DAY), transaction(4, 6)]
     ledger = store.ledger()
     for asked in (bodies, bodies[:1], bodies[1:3]):
-        with ledger.deciding(CARD_V1) as work:
+        with ledger.deciding() as work:
             claimed = work.claim([Claim(item, transaction_digest(item)) for item in asked])
         tables = store.tables()
         expected = {item.transaction_id for item in asked} - {bodies[3].transaction_id}
@@ -208,13 +208,13 @@ def test_a_unit_that_is_left_leaves_no_trace(store: Store) -> None:
     scoring(ledger).decide([transaction(1, 0)])
     before, head = store.tables().entities.copy(), ledger.head
     claims = [Claim(item, transaction_digest(item)) for item in (transaction(2, 1), transaction(3, 2, customer="new"))]
-    with ledger.deciding(CARD_V1) as work:
+    with ledger.deciding() as work:
         assert work.claim(claims).fresh == {"t0002", "t0003"}
-    with suppress(_Stop), ledger.deciding(CARD_V1) as work:
+    with suppress(_Stop), ledger.deciding() as work:
         work.claim(claims)
         raise _Stop
     said = label(transaction(9, 0), fraud=True)
-    with suppress(_Stop), ledger.labelling(CARD_V1) as marking:
+    with suppress(_Stop), ledger.labelling() as marking:
         marking.claim([LabelClaim(said, label_digest(said))])
         raise _Stop
     tables = store.tables()
@@ -229,7 +229,7 @@ def test_new_and_known_entities_are_told_apart(store: Store) -> None:
     scoring(ledger).decide([transaction(1, 0)])
     new = transaction(2, 1, customer="new")
     for reader in (ledger, store.ledger()):
-        with reader.deciding(CARD_V1) as work:
+        with reader.deciding() as work:
             claimed = work.claim([Claim(new, transaction_digest(new))])
         customer, terminal = claimed.customers[new.customer_id], claimed.terminals[new.terminal_id]
         assert (customer.surrogate, customer.state.header.version, len(customer.salt)) == (None, 0, 16)
@@ -443,7 +443,7 @@ def test_a_poisoned_batch_is_narrowed_down_to_what_is_at_fault(store: Store) -> 
 def test_history_is_taken_in_without_decisions(store: Store) -> None:
     ledger = store.ledger()
     batch = spread(300, customers=9, terminals=4)
-    importing = Importing(ledger, CARD_V1, KEYS, FakeClock())
+    importing = Importing(ledger, KEYS, FakeClock())
     assert set(importing.take(batch)) == {ImportOutcome.IMPORTED}
     assert set(importing.take(batch[:2])) == {ImportOutcome.REPEATED}
     (verdict,) = scoring(ledger).decide([batch[0]])
@@ -459,7 +459,7 @@ def test_a_write_is_all_or_nothing(store: Store) -> None:
     """A unit may write nothing but state: then there is no block, no decision and nothing in the outbox."""
     ledger = store.ledger()
     own = transaction(1, 0)
-    with ledger.deciding(CARD_V1) as work:
+    with ledger.deciding() as work:
         work.claim([Claim(own, transaction_digest(own))])
         work.write(DecisionWrites((TransactionRow(own, 1, 1, Lateness.NONE),), (), (), (), None, 5))
     tables = store.tables()

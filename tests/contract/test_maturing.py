@@ -21,7 +21,6 @@ from shared.adapters.postgres_pipelines import PostgresPipelineLog
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role
 from shared.domain.decision import Outcome, Policy
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY, US_PER_MINUTE
 from shared.domain.labels import MATURITY_US
 from shared.domain.transaction import Transaction
@@ -68,7 +67,7 @@ class Bench:
         return outcomes
 
     def labelling(self) -> Labelling:
-        return Labelling(self.make_ledger(), CARD_V1, KEYS, self.clock)
+        return Labelling(self.make_ledger(), KEYS, self.clock)
 
     def maturing(self) -> Maturing:
         return Maturing(self.make_silent(), self.labelling(), self.make_log(), self.clock)

@@ -13,7 +13,6 @@ from shared.adapters.postgres_ledger_pipelined import PipelinedLedger
 from shared.adapters.postgres_performance import PostgresDecidedWindows, PostgresPerformanceLog
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY, US_PER_MINUTE
 from shared.domain.labels import MATURITY_US, LabelSource, Verdict
 from shared.domain.performance import ALL, NO_DECISION, NO_FRAUDS, DecidedRows, Measured, Metric
@@ -78,7 +77,7 @@ def decided(migrated_database: MigratedDatabase) -> MigratedDatabase:
         silence = replace(
             label(items[0], fraud=False, known_after_us=MATURITY_US), source=LabelSource.MATURITY, author="maturity"
         )
-        Labelling(ledger, CARD_V1, KEYS, clock).record(
+        Labelling(ledger, KEYS, clock).record(
             [
                 silence,
                 label(items[1], fraud=True, known_after_us=US_PER_DAY),

@@ -18,7 +18,6 @@ from shared.adapters.schema.grants import Role
 from shared.bootstrap.drift_quality import PostgresFeedHealth
 from shared.domain.data_quality import WINDOW_US, Check, FeedFacts, LetterKind
 from shared.domain.event import DeadLetter, StreamEvent
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY, US_PER_MINUTE
 from shared.domain.labels import LabelSource
 from shared.domain.quality_rules import AMOUNT_UNIT, RULES, VOLUME
@@ -84,10 +83,10 @@ def fed(migrated_database: MigratedDatabase) -> MigratedDatabase:
     where, clock = migrated_database.role_connection(Role.INGEST), FakeClock()
     with closing(PipelinedLedger(where, "test")) as ledger, closing(PostgresSession(where, "test")) as session:
         scoring = Scoring(ledger, FixedScorers(), policy=POLICY, keys=KEYS, clock=clock)
-        labelling = Labelling(ledger, CARD_V1, KEYS, clock)
+        labelling = Labelling(ledger, KEYS, clock)
         letters = PostgresDeadLetters(session)
         clock.time_us = HOUR_US + 30 * US_PER_MINUTE
-        Importing(ledger, CARD_V1, KEYS, clock).take(
+        Importing(ledger, KEYS, clock).take(
             [
                 transaction(500 + number, -number * US_PER_MINUTE, customer="past", terminal="past")
                 for number in range(9)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from shared.domain.canonical import Digest, label_digest
 from shared.domain.entity_state import EntityState
 from shared.domain.entity_state_codec import header_bytes, read_state, tile_bytes
+from shared.domain.entity_state_layout import BASE_LAYOUT, StateLayout
 from shared.domain.errors import TollgateError
-from shared.domain.feature_view import Entity, FeatureView
+from shared.domain.feature_view import Entity
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.labels import Label
 from shared.domain.ledger import (
@@ -70,6 +71,7 @@ class FakeLedger:
         tables: Tables | None = None,
         writer: str = "fake",
         new_salts: Callable[[Sequence[CustomerId]], Sequence[bytes]] = lambda keys: [bytes(SALT_BYTES)] * len(keys),
+        layout: StateLayout = BASE_LAYOUT,
     ) -> None:
         self.tables = tables or Tables()
         self.writer = writer
@@ -77,27 +79,25 @@ class FakeLedger:
         self.fault_at_claim: TollgateError | None = None
         self.fault_at_write: TollgateError | None = None
         self._new_salts = new_salts
-        self._view: FeatureView | None = None
+        self.layout = layout
 
     @contextmanager
-    def deciding(self, view: FeatureView) -> Iterator[FakeDecidingWork]:
+    def deciding(self) -> Iterator[FakeDecidingWork]:
         with self.tables.lock:
-            yield FakeDecidingWork(self, view)
+            yield FakeDecidingWork(self)
 
     @contextmanager
-    def labelling(self, view: FeatureView) -> Iterator[FakeLabellingWork]:
+    def labelling(self) -> Iterator[FakeLabellingWork]:
         with self.tables.lock:
-            yield FakeLabellingWork(self, view)
+            yield FakeLabellingWork(self)
 
-    def _known(
-        self, view: FeatureView, entity: Entity, key: str, new: dict[tuple[Entity, str], StoredEntity]
-    ) -> KnownEntity:
+    def _known(self, entity: Entity, key: str, new: dict[tuple[Entity, str], StoredEntity]) -> KnownEntity:
         stored = self.tables.entities.get((entity, key))
         if stored is None:
             salt = self._new_salts([CustomerId(key)])[0] if entity is Entity.CUSTOMER else b""
             stored = new.setdefault((entity, key), StoredEntity(salt))
         if stored.header is None:
-            return KnownEntity(EntityState.empty(view, entity), None, stored.salt)
+            return KnownEntity(EntityState.empty(self.layout, entity), None, stored.salt)
         state = read_state(stored.header, [data for _, (_, data) in sorted(stored.tiles.items())])
         return KnownEntity(state, stored.surrogate, stored.salt)
 
@@ -117,9 +117,8 @@ class FakeLedger:
 class FakeDecidingWork:
     """A unit of work on transactions in memory."""
 
-    def __init__(self, ledger: FakeLedger, view: FeatureView) -> None:
+    def __init__(self, ledger: FakeLedger) -> None:
         self._ledger = ledger
-        self._view = view
         self._digests: dict[TransactionId, Digest] = {}
         self._new: dict[tuple[Entity, str], StoredEntity] = {}
 
@@ -152,15 +151,11 @@ class FakeDecidingWork:
             for identifier, labels in waiting.items()
         }
         customers = {
-            claim.transaction.customer_id: ledger._known(
-                self._view, Entity.CUSTOMER, claim.transaction.customer_id, self._new
-            )
+            claim.transaction.customer_id: ledger._known(Entity.CUSTOMER, claim.transaction.customer_id, self._new)
             for claim in claims
         }
         terminals = {
-            claim.transaction.terminal_id: ledger._known(
-                self._view, Entity.TERMINAL, claim.transaction.terminal_id, self._new
-            )
+            claim.transaction.terminal_id: ledger._known(Entity.TERMINAL, claim.transaction.terminal_id, self._new)
             for claim in claims
         }
         return Claimed(frozenset(self._digests), repeats, customers, terminals, ordered)
@@ -193,9 +188,8 @@ class FakeDecidingWork:
 class FakeLabellingWork:
     """A unit of work on labels in memory."""
 
-    def __init__(self, ledger: FakeLedger, view: FeatureView) -> None:
+    def __init__(self, ledger: FakeLedger) -> None:
         self._ledger = ledger
-        self._view = view
         self._new: dict[tuple[Entity, str], StoredEntity] = {}
 
     def claim(self, claims: Sequence[LabelClaim]) -> LabelsClaimed:
@@ -207,8 +201,8 @@ class FakeLabellingWork:
         customers: dict[CustomerId, KnownEntity] = {}
         terminals: dict[TerminalId, KnownEntity] = {}
         for item in known.values():
-            customers[item.customer_id] = ledger._known(self._view, Entity.CUSTOMER, item.customer_id, self._new)
-            terminals[item.terminal_id] = ledger._known(self._view, Entity.TERMINAL, item.terminal_id, self._new)
+            customers[item.customer_id] = ledger._known(Entity.CUSTOMER, item.customer_id, self._new)
+            terminals[item.terminal_id] = ledger._known(Entity.TERMINAL, item.terminal_id, self._new)
         fresh = frozenset(
             (claim.label.transaction_id, claim.digest)
             for claim in claims

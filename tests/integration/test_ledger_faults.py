@@ -25,7 +25,7 @@ from shared.adapters.postgres_wire_libpq import LibpqWire
 from shared.adapters.schema.grants import Role
 from shared.domain.canonical import Digest, transaction_digest
 from shared.domain.errors import BrokenInvariant, Transient
-from shared.domain.feature_view import CARD_V1, Entity
+from shared.domain.feature_view import Entity
 from shared.domain.instants import US_PER_DAY
 from shared.domain.ledger import Claim, DecisionWrites, LabelClaim
 from shared.domain.log_block import leaf_hash, next_block
@@ -303,7 +303,7 @@ def test_a_failed_check_is_not_taken_for_a_missing_partition(store: PostgresStor
 
 def test_a_value_that_does_not_fit_its_type_is_a_broken_invariant(store: PostgresStore) -> None:
     ledger = store.ledger()
-    with ledger.deciding(CARD_V1) as work:
+    with ledger.deciding() as work:
         work.claim([Claim(BATCH[0], transaction_digest(BATCH[0]))])
         block = replace(next_block(work.writer, None, [b""]), count=1 << 40)
         with pytest.raises(BrokenInvariant):
@@ -377,7 +377,7 @@ def test_a_label_of_a_transaction_whose_entity_is_missing_is_a_broken_invariant(
 def test_states_of_other_entities_stay_cached_when_a_unit_fails(store: PostgresStore) -> None:
     ledger = store.ledger()
     scoring(ledger).decide(BATCH)
-    with suppress(ZeroDivisionError), ledger.deciding(CARD_V1) as work:
+    with suppress(ZeroDivisionError), ledger.deciding() as work:
         other = transaction(50, 50, customer="c1", terminal="m2")
         work.claim([Claim(other, transaction_digest(other))])
         raise ZeroDivisionError
@@ -441,7 +441,7 @@ def test_without_its_schema_the_error_says_what_mends_it(store: PostgresStore, n
     verdicts = []
     with suppress(BrokenInvariant):
         verdicts = scoring(ledger).decide(BATCH[:1])
-    with pytest.raises(BrokenInvariant, match="tollgate db upgrade"), ledger.labelling(CARD_V1) as work:
+    with pytest.raises(BrokenInvariant, match="tollgate db upgrade"), ledger.labelling() as work:
         work.claim([LabelClaim(label(BATCH[0], fraud=True), Digest(bytes(32)))])
     assert not any(isinstance(item, Decided) for item in verdicts)
     ledger.close()
@@ -450,14 +450,14 @@ def test_without_its_schema_the_error_says_what_mends_it(store: PostgresStore, n
 def test_a_password_that_is_wrong_is_a_broken_installation(store: PostgresStore) -> None:
     assert store.where.dsn is not None
     ledger = REAL[store.kind](PostgresConnection("DATABASE", dsn=make_conninfo(store.where.dsn, password="no")), "test")
-    with pytest.raises(BrokenInvariant, match="login was refused"), ledger.deciding(CARD_V1):
+    with pytest.raises(BrokenInvariant, match="login was refused"), ledger.deciding():
         pass
 
 
 def test_a_server_that_is_not_there_is_transient(store: PostgresStore) -> None:
     assert store.where.dsn is not None
     where = PostgresConnection("DATABASE", dsn=make_conninfo(store.where.dsn, port=free_ports(1)[0]))
-    with pytest.raises(Transient), REAL[store.kind](where, "test").deciding(CARD_V1):
+    with pytest.raises(Transient), REAL[store.kind](where, "test").deciding():
         pass
 
 
@@ -475,10 +475,10 @@ def test_every_connection_is_a_writer_of_its_own(store: PostgresStore) -> None:
     for _ in range(3):
         ledger = store.ledger(new_writer=random_writer)
         scoring(ledger).decide([])
-        with ledger.deciding(CARD_V1):
+        with ledger.deciding():
             names.add(ledger.writer)
         ledger.close()
-        with ledger.deciding(CARD_V1):
+        with ledger.deciding():
             names.add(ledger.writer)
     assert len(names) == 6
     assert all(re.fullmatch(r"test-[0-9a-f]{16}", name) for name in names)

@@ -19,6 +19,7 @@ DECIDING = (
     statements.LOCK_CUSTOMERS,
     statements.LOCK_TERMINALS,
     statements.TILES,
+    statements.LAYOUT,
     statements.WRITE_TRANSACTIONS,
     statements.WRITE_DECISIONS,
     statements.WRITE_OUTBOX,

@@ -23,7 +23,6 @@ from shared.adapters.schema.grants import Role
 from shared.adapters.system_clock import SystemClock
 from shared.domain.decision import Policy
 from shared.domain.errors import Transient
-from shared.domain.feature_view import CARD_V1
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import Label
@@ -123,7 +122,7 @@ def filled(migrated_database: MigratedDatabase, storage: str) -> Bench:
     for start in range(0, 24, 4):
         assert all(isinstance(item, Decided) for item in decide.decide(payments()[start : start + 4]))
     sayings = [label(item, fraud=number % 2 == 0, known_after_us=US_PER_DAY) for number, item in enumerate(payments())]
-    Labelling(ledger, CARD_V1, KEYS, SystemClock()).record(sayings[:8])
+    Labelling(ledger, KEYS, SystemClock()).record(sayings[:8])
     ledger.close()
     with psycopg.connect(migrated_database.dsn) as connection:
         for table in TABLES:
@@ -368,7 +367,7 @@ def test_no_log_line_holds_card_data(bench: Bench, caplog: pytest.LogCaptureFixt
         decide.decide([own])
         (conflict,) = decide.decide([Transaction(own.transaction_id, who, where, amount + 1, "EUR", own.event_time_us)])
         assert isinstance(conflict, Refused)
-        Labelling(ledger, CARD_V1, KEYS, SystemClock()).record(sayings)
+        Labelling(ledger, KEYS, SystemClock()).record(sayings)
         bench.sql("UPDATE tollgate.transactions SET amount_minor = 5 WHERE transaction_id = 'quiet-1'")
         outputs = [bench.run("verify", "decisions", "--show", "500").output]
         bench.sql(f"UPDATE tollgate.transactions SET amount_minor = {amount} WHERE transaction_id = 'quiet-1'")

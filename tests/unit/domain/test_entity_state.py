@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from shared.domain.entity_state import EntityState, Folded, LaterLabel, fold
 from shared.domain.entity_state_codec import read_state, state_bytes
+from shared.domain.entity_state_layout import BASE_LAYOUT, StateLayout
 from shared.domain.entity_state_read import StateReader
 from shared.domain.entity_state_spans import SPAN_BITS, Part, Span, Tiles
 from shared.domain.entity_state_tiles import (
@@ -57,12 +58,12 @@ class Store:
         return [(Entity.CUSTOMER, item.customer_id), (Entity.TERMINAL, item.terminal_id)]
 
     def state(self, entity: Entity, key: str) -> EntityState:
-        return self.states.get((entity, key), EntityState.empty(self.view, entity))
+        return self.states.get((entity, key), EntityState.empty(StateLayout.needed_by(self.view), entity))
 
-    def read(self, item: Transaction) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    def read(self, item: Transaction, view: FeatureView) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
         customer = self.state(Entity.CUSTOMER, item.customer_id)
         terminal = self.state(Entity.TERMINAL, item.terminal_id)
-        return StateReader(self.view).read(customer, terminal, item)
+        return StateReader(view).read(customer, terminal, item)
 
     def take(self, batch: Sequence[Transaction | Label]) -> None:
         events: dict[tuple[Entity, str], list[PastTransaction]] = {}
@@ -200,9 +201,16 @@ def arrivals(world: World) -> list[Transaction | Label]:
     return [items[place] for place in np.argsort(np.array(places)).tolist()]
 
 
-def replay(view: FeatureView, items: Sequence[Transaction | Label], *, every: int = 1, in_memory: bool = False) -> int:
+def replay(
+    view: FeatureView,
+    items: Sequence[Transaction | Label],
+    *,
+    every: int = 1,
+    in_memory: bool = False,
+    kept_for: FeatureView | None = None,
+) -> int:
     """Decide each transaction as it arrives; state must give what the reference gives. How many were compared."""
-    store = Store(view, in_memory)
+    store = Store(kept_for or view, in_memory)
     known: list[Transaction] = []
     labels: dict[str, list[Label]] = {}
     compared = 0
@@ -217,7 +225,7 @@ def replay(view: FeatureView, items: Sequence[Transaction | Label], *, every: in
                     [one for one, other in zip(of, known, strict=True) if other.customer_id == item.customer_id],
                     [one for one, other in zip(of, known, strict=True) if other.terminal_id == item.terminal_id],
                 )
-                assert same_bits(store.read(item), transform_one(view, item, history))
+                assert same_bits(store.read(item, view), transform_one(view, item, history))
             known.append(item)
         else:
             labels.setdefault(item.transaction_id, []).append(item)
@@ -234,6 +242,12 @@ def test_state_reads_as_the_raw_history_does(world: World, view: str, in_memory:
 @pytest.mark.parametrize("in_memory", [False, True])
 def test_state_reads_as_the_raw_history_does_in_a_dense_world(in_memory: bool) -> None:
     assert replay(CARD_V1, arrivals(random_world(7, 700, late=True)), every=3, in_memory=in_memory) > 150
+
+
+@settings(max_examples=80, deadline=None)
+@given(worlds(versions=True), st.booleans())
+def test_a_view_reads_from_state_that_is_kept_for_one_that_looks_further_back(world: World, in_memory: bool) -> None:
+    replay(HANDBOOK_V1, arrivals(world), in_memory=in_memory, kept_for=CARD_V1)
 
 
 def hot_world(n_rows: int) -> list[Transaction | Label]:
@@ -269,7 +283,7 @@ def test_a_hot_entity_reads_as_the_raw_history_does(in_memory: bool) -> None:
 
 
 def test_an_event_at_the_edge_of_what_is_kept() -> None:
-    empty = EntityState.empty(CARD_V1, Entity.TERMINAL)
+    empty = EntityState.empty(BASE_LAYOUT, Entity.TERMINAL)
     newest = fold(empty, [past(transaction(9, 200 * DAY))]).state
     oldest_us = newest.header.oldest_us
     assert oldest_us is not None
@@ -290,16 +304,16 @@ def test_an_event_at_the_edge_of_what_is_kept() -> None:
 
 
 def test_lateness_is_flagged_to_the_microsecond() -> None:
-    header = fold(EntityState.empty(CARD_V1, Entity.CUSTOMER), [past(transaction(1, 9 * DAY))]).state.header
+    header = fold(EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER), [past(transaction(1, 9 * DAY))]).state.header
     edge_us = BASE_US + 9 * DAY - ALLOWED_LATENESS_US
     assert not header.is_too_late(edge_us, ALLOWED_LATENESS_US)
     assert header.is_too_late(edge_us - 1, ALLOWED_LATENESS_US)
-    assert not EntityState.empty(CARD_V1, Entity.CUSTOMER).header.is_too_late(0, 0)
+    assert not EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER).header.is_too_late(0, 0)
 
 
 def test_repeats_are_absorbed() -> None:
     tie = [past(transaction(number, 5)) for number in (2, 1, 3)]
-    once = fold(EntityState.empty(CARD_V1, Entity.CUSTOMER), tie)
+    once = fold(EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER), tie)
     again = fold(once.state, [tie[0], tie[1]])
     assert again.state == once.state
     assert again.changed == ()
@@ -309,7 +323,9 @@ def test_repeats_are_absorbed() -> None:
 
 
 def test_only_touched_tiles_change() -> None:
-    before = fold(EntityState.empty(CARD_V1, Entity.CUSTOMER), [past(transaction(d, d * 10 * DAY)) for d in range(9)])
+    before = fold(
+        EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER), [past(transaction(d, d * 10 * DAY)) for d in range(9)]
+    )
     one = transaction(5, 50 * DAY)
     folded = fold(before.state, [past(transaction(99, 88 * DAY))], [LaterLabel(one.event_time_us, label(one, fraud=1))])  # type: ignore[arg-type]  # 1 is True
     assert len(folded.changed) == 2
@@ -351,13 +367,25 @@ def test_kept_labels_hold_whenever_the_strongest_of_all_does(
         assert (kept[-1] & 1 == 1 if kept else None) == (held.is_fraud if held else None)
 
 
-def test_a_state_for_another_entity_or_view_is_refused() -> None:
-    customer, terminal = (EntityState.empty(CARD_V1, entity) for entity in Entity)
-    reader = StateReader(CARD_V1)
+def test_a_state_of_another_entity_or_with_less_than_a_view_needs_is_refused() -> None:
+    customer, terminal = (EntityState.empty(BASE_LAYOUT, entity) for entity in Entity)
+    reader, one = StateReader(CARD_V1), transaction(1, 0)
     with pytest.raises(BrokenInvariant, match="given as that of a customer"):
-        reader.read(terminal, customer, transaction(1, 0))
-    with pytest.raises(BrokenInvariant, match="handbook-v1"):
-        StateReader(HANDBOOK_V1).read(customer, terminal, transaction(1, 0))
+        reader.read(terminal, customer, one)
+    for entity in Entity:
+        needed_us = CARD_V1.horizon_us(entity)
+
+        def read(horizon_us: int, filled_us: int | None = None, of: Entity = entity) -> object:
+            states = {known.header.entity: known for known in (customer, terminal)}
+            header = states[of].header._replace(horizon_us=horizon_us, filled_us=filled_us)
+            states[of] = EntityState(header)
+            return reader.read(states[Entity.CUSTOMER], states[Entity.TERMINAL], one).tobytes()
+
+        with pytest.raises(BrokenInvariant, match=f"a {entity}: card-v1 needs {needed_us} us"):
+            read(needed_us - 1)
+        with pytest.raises(BrokenInvariant, match=f"complete for {needed_us - 1} us"):
+            read(2 * needed_us, needed_us - 1)
+        assert read(2 * needed_us, needed_us) == transform_one(CARD_V1, one, History()).tobytes()
 
 
 @pytest.mark.parametrize(
@@ -382,10 +410,10 @@ def split_root() -> tuple[int, list[PastTransaction]]:
 
 def test_a_window_that_starts_where_a_tile_does_leaves_its_first_event_out() -> None:
     start_us, events = split_root()
-    state = fold(EntityState.empty(CARD_V1, Entity.TERMINAL), events).state
+    state = fold(EntityState.empty(BASE_LAYOUT, Entity.TERMINAL), events).state
     assert [tile.start_us for tile in state.tiles] == [start_us, start_us + ROOT_WIDTH_US // 2]
     item = transaction(500, start_us - BASE_US + 37 * DAY)
-    vector = StateReader(CARD_V1).read(EntityState.empty(CARD_V1, Entity.CUSTOMER), state, item)
+    vector = StateReader(CARD_V1).read(EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER), state, item)
     assert vector[CARD_V1.names.index("terminal_count_30d")] == len(events) - 1
     assert same_bits(vector, transform_one(CARD_V1, item, History(terminal=events)))
 
@@ -393,7 +421,7 @@ def test_a_window_that_starts_where_a_tile_does_leaves_its_first_event_out() -> 
 def test_a_half_that_empties_and_fills_in_one_fold_is_written_and_not_removed() -> None:
     start_us, events = split_root()
     second = [past(transaction(n, start_us - BASE_US + 20 * DAY + n)) for n in range(MAX_EVENTS)]
-    before = fold(EntityState.empty(CARD_V1, Entity.TERMINAL), second).state
+    before = fold(EntityState.empty(BASE_LAYOUT, Entity.TERMINAL), second).state
     one_more = past(transaction(90, start_us - BASE_US + 21 * DAY))
     split = fold(before, [one_more])
     assert split.removed == (start_us,)

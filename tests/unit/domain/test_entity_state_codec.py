@@ -14,8 +14,9 @@ from shared.domain.entity_state_codec import (
     state_bytes,
     tile_bytes,
 )
+from shared.domain.entity_state_layout import BASE_LAYOUT
 from shared.domain.errors import BrokenInvariant
-from shared.domain.feature_view import CARD_V1, Entity
+from shared.domain.feature_view import Entity
 from shared.domain.features import PastTransaction
 from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY
@@ -33,10 +34,10 @@ def example(n_events: int = 5, *, amount: int = 1000) -> EntityState:
         )
         for number, item in enumerate(items)
     ]
-    return fold(EntityState.empty(CARD_V1, Entity.TERMINAL), events).state
+    return fold(EntityState.empty(BASE_LAYOUT, Entity.TERMINAL), events).state
 
 
-@pytest.mark.parametrize("state", [EntityState.empty(CARD_V1, Entity.CUSTOMER), example(), example(amount=1 << 32)])
+@pytest.mark.parametrize("state", [EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER), example(), example(amount=1 << 32)])
 def test_bytes_read_back(state: EntityState) -> None:
     header, tiles = state_bytes(state)
     assert read_state(header, tiles) == state
@@ -87,11 +88,11 @@ def test_tiles_that_are_not_the_headers_are_refused() -> None:
         read_state(header, tiles[1:])
     with pytest.raises(BrokenInvariant, match="overlap"):
         read_state(header, (tiles[0], *tiles[:-1]))
-    early = fold(EntityState.empty(CARD_V1, Entity.TERMINAL), [PastTransaction(TransactionId("early"), 0, 1)]).state
+    early = fold(EntityState.empty(BASE_LAYOUT, Entity.TERMINAL), [PastTransaction(TransactionId("early"), 0, 1)]).state
     older = tile_bytes(early.tiles[0])
     with pytest.raises(BrokenInvariant, match="before what it keeps"):
         read_state(header, (older, *tiles[1:]))
-    empty = EntityState.empty(CARD_V1, Entity.TERMINAL)
+    empty = EntityState.empty(BASE_LAYOUT, Entity.TERMINAL)
     with pytest.raises(BrokenInvariant, match="before what it keeps"):
         read_state(header_bytes(empty.header, 1), tiles[:1])
     with pytest.raises(BrokenInvariant, match="has 0 tiles and"):

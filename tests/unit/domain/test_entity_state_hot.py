@@ -10,6 +10,7 @@ import pytest
 
 from shared.domain.entity_state import EntityState, LaterLabel, fold
 from shared.domain.entity_state_codec import read_state, state_bytes, tile_bytes
+from shared.domain.entity_state_layout import BASE_LAYOUT, StateLayout
 from shared.domain.entity_state_read import StateReader
 from shared.domain.entity_state_scan import counts, fraud_run
 from shared.domain.entity_state_spans import Part, Span, Tiles
@@ -22,7 +23,7 @@ from shared.domain.labels import Label, LabelSource, Verdict
 from tests.unit.domain.worlds import BASE_US, same_bits, transaction
 
 DAY = US_PER_DAY
-EMPTY = EntityState.empty(CARD_V1, Entity.TERMINAL)
+EMPTY = EntityState.empty(BASE_LAYOUT, Entity.TERMINAL)
 
 
 def event(number: int, time_us: int, *labels: Label) -> PastTransaction:
@@ -89,7 +90,7 @@ def test_sums_follow_knowledge_forwards_and_back(seed: int) -> None:
     rng = np.random.default_rng(seed)
     state = fold(EMPTY, events).state
     recorded: dict[str, list[Label]] = {}
-    reader, customer = StateReader(CARD_V1), EntityState.empty(CARD_V1, Entity.CUSTOMER)
+    reader, customer = StateReader(CARD_V1), EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER)
     for place, (_, later) in enumerate(labels):
         state = fold(state, [], [later]).state
         recorded.setdefault(later.label.transaction_id, []).append(later.label)
@@ -104,7 +105,7 @@ def test_sums_follow_knowledge_forwards_and_back(seed: int) -> None:
 
 def test_a_state_that_is_held_does_not_change_when_others_go_on_from_it() -> None:
     events, labels = busy(1_500, 30, seed=4)
-    reader, customer = StateReader(CARD_V1), EntityState.empty(CARD_V1, Entity.CUSTOMER)
+    reader, customer = StateReader(CARD_V1), EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER)
     item = transaction(9999, 33 * DAY)
     held = fold(EMPTY, events[:1_000], [later for _, later in labels if later.event_time_us < BASE_US + 15 * DAY]).state
     data, vector = state_bytes(held), reader.read(customer, held, item)
@@ -187,9 +188,9 @@ def test_tiles_are_a_sequence_and_a_value() -> None:
 def test_a_feature_that_a_view_has_twice_has_its_value_twice() -> None:
     twice = Feature("b", Measure.COUNT, "transactions", Null.ZERO, Entity.TERMINAL, DAY, 7 * DAY)
     view = FeatureView("twice", (*CARD_V1.features[:10], twice, replace(twice, name="c")))
-    terminal = fold(EntityState.empty(view, Entity.TERMINAL), [event(1, 0), event(2, 5)]).state
+    terminal = fold(EntityState.empty(StateLayout.needed_by(view), Entity.TERMINAL), [event(1, 0), event(2, 5)]).state
     item = transaction(9, 7 * DAY + 5)
-    vector = StateReader(view).read(EntityState.empty(view, Entity.CUSTOMER), terminal, item)
+    vector = StateReader(view).read(EntityState.empty(StateLayout.needed_by(view), Entity.CUSTOMER), terminal, item)
     assert vector[-3:].tolist() == [2.0, 2.0, 2.0]
     assert same_bits(vector, transform_one(view, item, History(terminal=[event(1, 0), event(2, 5)])))
 

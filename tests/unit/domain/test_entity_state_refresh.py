@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from shared.domain.entity_state import EntityState, LaterLabel, fold
 from shared.domain.entity_state_codec import header_bytes, read_state, refreshed, state_bytes, tile_bytes
+from shared.domain.entity_state_layout import BASE_LAYOUT
 from shared.domain.errors import BrokenInvariant
-from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, Entity
+from shared.domain.feature_view import Entity
 from shared.domain.features import PastTransaction
 from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY
@@ -66,7 +67,7 @@ def test_refreshed_is_what_is_stored_however_many_folds_lie_between(
 ) -> None:
     """Three readers refresh at different steps; each then has every byte of the writer's state."""
     rows = Rows()
-    state = EntityState.empty(CARD_V1, Entity.TERMINAL)
+    state = EntityState.empty(BASE_LAYOUT, Entity.TERMINAL)
     readers = [state, state, state]
     events: list[PastTransaction] = []
     for place, step in enumerate(steps):
@@ -95,7 +96,7 @@ def test_a_cached_state_goes_on_from_another_writers_folds() -> None:
     """Two writers take turns on a busy entity; each refreshes, folds and stores, and neither ever reads it whole."""
     rng = np.random.default_rng(11)
     rows = Rows()
-    states = [EntityState.empty(CARD_V1, Entity.CUSTOMER)] * 2
+    states = [EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER)] * 2
     alone = states[0]
     for turn in range(60):
         times = np.sort(rng.integers(0, 3 * DAY, 30)) + turn * 3 * DAY
@@ -112,7 +113,7 @@ def test_a_cached_state_goes_on_from_another_writers_folds() -> None:
 def grown() -> tuple[EntityState, EntityState, list[bytes]]:
     """A state, a later one in which a tile was split, and what was written between."""
     rows = Rows()
-    old = rows.fold(EntityState.empty(CARD_V1, Entity.TERMINAL), [event(n, n * DAY) for n in range(60)], [])
+    old = rows.fold(EntityState.empty(BASE_LAYOUT, Entity.TERMINAL), [event(n, n * DAY) for n in range(60)], [])
     new = rows.fold(old, [event(100 + n, 40 * DAY + n) for n in range(60)], [])
     return old, new, rows.since(old.header.version)
 
@@ -128,10 +129,12 @@ def test_what_does_not_fit_is_refused() -> None:
     other = header_bytes(old.header._replace(greatest_us=1), len(old.tiles))
     with pytest.raises(BrokenInvariant, match="refreshed with another"):
         refreshed(old, other, [])
-    with pytest.raises(BrokenInvariant, match=r"terminal for card-v1 refreshed as customer"):
-        refreshed(old, header_bytes(EntityState.empty(CARD_V1, Entity.CUSTOMER).header, 0), [])
-    with pytest.raises(BrokenInvariant, match="as terminal for handbook-v1"):
-        refreshed(old, header_bytes(EntityState.empty(HANDBOOK_V1, Entity.TERMINAL).header, 0), [])
+    with pytest.raises(BrokenInvariant, match=r"state of a terminal .* refreshed as that of a customer"):
+        refreshed(old, header_bytes(EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER).header, 0), [])
+    further = old.header._replace(horizon_us=old.header.horizon_us + DAY)
+    for laid in (further, further._replace(filled_us=old.header.horizon_us)):
+        with pytest.raises(BrokenInvariant, match=r"refreshed as that of a terminal kept"):
+            refreshed(old, header_bytes(laid, len(old.tiles)), [])
 
 
 def test_a_version_without_a_changed_tile_refreshes_the_header_alone() -> None:

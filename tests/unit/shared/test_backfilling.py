@@ -1,4 +1,4 @@
-"""Why a second feature view does not decide: entity state is that of one view, and says so."""
+"""Which feature views decide: those that entity state reaches back far enough for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from shared.adapters.onnx_scorer import OnnxScorer
 from shared.domain.bundle_pointer import Role
 from shared.domain.entity_state_codec import read_header
 from shared.domain.errors import BrokenInvariant, Transient
-from shared.domain.feature_view import CARD_V1, FeatureView
+from shared.domain.feature_view import CARD_V1, Entity, Feature, FeatureView, Measure, Null
 from shared.domain.instants import US_PER_DAY
+from shared.domain.labels import LABEL_DELAY_US
 from shared.services.backfilling import COMPLETE_VIEWS
 from shared.services.scoring import Decided, Refused
 from shared.services.training_publication import publish
@@ -25,25 +26,36 @@ from tests.fakes.scorers import FixedScorers, LinearScorer
 from tests.unit.domain.worlds import transaction
 
 SECOND = FeatureView("card-v2", CARD_V1.features[:3])
+FURTHER = FeatureView(
+    "further-v1",
+    (
+        *CARD_V1.features[:3],
+        Feature("count", Measure.COUNT, "transactions", Null.ZERO, Entity.TERMINAL, 60 * US_PER_DAY, LABEL_DELAY_US),
+    ),
+)
 
 
-def test_a_second_view_cannot_read_the_state_of_the_first() -> None:
+def test_a_second_view_reads_the_state_that_reaches_back_far_enough_for_it() -> None:
     ledger = FakeLedger()
-    (first,) = scoring(ledger).decide([transaction(1, 0)])
-    assert isinstance(first, Decided)
-    try:
-        found = scoring(ledger, FixedScorers(LinearScorer("second", 2, SECOND))).decide([transaction(2, US_PER_DAY)])
-    except BrokenInvariant as error:
-        problem = error
-    else:
-        (refused,) = found
-        assert isinstance(refused, Refused)
-        assert isinstance(refused.error, BrokenInvariant)
-        problem = refused.error
-    assert "card-v1" in str(problem)
-    assert "card-v2" in str(problem)
-    (again,) = scoring(ledger).decide([transaction(2, US_PER_DAY)])
+    scoring(ledger).decide([transaction(1, 0)])
+    second = FixedScorers(LinearScorer("second", 2, SECOND))
+    (found,) = scoring(ledger, second).decide([transaction(2, US_PER_DAY)])
+    assert isinstance(found, Decided)
+    assert found.record.view == SECOND.name
+    (again,) = scoring(ledger).decide([transaction(3, 2 * US_PER_DAY)])
     assert isinstance(again, Decided)
+
+
+def test_one_that_looks_further_back_is_refused_and_changes_nothing() -> None:
+    ledger = FakeLedger()
+    scoring(ledger).decide([transaction(1, 0)])
+    further = FixedScorers(LinearScorer("further", 3, FURTHER))
+    (refused,) = scoring(ledger, further).decide([transaction(2, US_PER_DAY)])
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, BrokenInvariant)
+    assert "complete for" in str(refused.error)
+    (decided,) = scoring(ledger).decide([transaction(2, US_PER_DAY)])
+    assert isinstance(decided, Decided)
 
 
 def test_so_a_bundle_of_it_is_not_served_and_says_why(tmp_path: Path) -> None:

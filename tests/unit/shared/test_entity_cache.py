@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from shared.adapters.entity_cache import CachedEntity, EntityCache
 from shared.domain.entity_state import EntityState
-from shared.domain.feature_view import CARD_V1, Entity
+from shared.domain.entity_state_layout import BASE_LAYOUT
+from shared.domain.feature_view import Entity
 from shared.domain.surrogates import Surrogate
 
-SIZE = EntityState.empty(CARD_V1, Entity.CUSTOMER).n_bytes
+SIZE = EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER).n_bytes
 
 
 def cached(number: int) -> CachedEntity:
-    state = EntityState.empty(CARD_V1, Entity.CUSTOMER)
+    state = EntityState.empty(BASE_LAYOUT, Entity.CUSTOMER)
     return CachedEntity(state._replace(header=state.header._replace(version=number)), Surrogate("k1.x"))
 
 

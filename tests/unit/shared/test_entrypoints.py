@@ -10,7 +10,6 @@ import pytest
 from azure.functions.meta import Datum
 
 from shared.domain.errors import BrokenInvariant, Transient
-from shared.domain.feature_view import CARD_V1
 from shared.domain.ledger import OutboxEntry
 from shared.entrypoints import eventhub_ingest, http_health, http_probes, timer_outbox, timer_probes
 from shared.ports.letters import DeadLetters
@@ -46,7 +45,7 @@ def parts(
     moment, ledger = clock or FakeClock(), FakeLedger()
     ingestion = Ingestion(
         Scoring(ledger, FixedScorers(), policy=POLICY, keys=KEYS, clock=moment),
-        Labelling(ledger, CARD_V1, KEYS, moment),
+        Labelling(ledger, KEYS, moment),
         receipts=receipts or FakeProbeReceipts(),
         dead_letters=dead_letters or FakeDeadLetters(),
         clock=moment,

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from shared.domain.canonical import label_digest
 from shared.domain.errors import BrokenInvariant, Transient
-from shared.domain.feature_view import CARD_V1
 from shared.domain.labels import Label
 from shared.entrypoints.http_labels import WAITING, LabelLimits, LabelRoutes
 from shared.entrypoints.wire_labels import COLUMNS
@@ -47,7 +46,7 @@ class Desk:
     def __init__(self, limits: LabelLimits | None = None) -> None:
         self.ledger = FakeLedger()
         scoring(self.ledger).decide(OWN)
-        self.labelling = OddLabelling(self.ledger, CARD_V1, KEYS, FakeClock())
+        self.labelling = OddLabelling(self.ledger, KEYS, FakeClock())
         self.turn = threading.Lock()
         self.routes = LabelRoutes(self.labelling, self.turn, FakeClock(), limits)
 

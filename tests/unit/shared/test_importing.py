@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from shared.domain.errors import Transient
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY
 from shared.services.importing import Importing, ImportOutcome
 from tests.fakes.ledger import FakeLedger
@@ -15,7 +14,7 @@ from tests.unit.shared.test_scoring import KEYS, labelling, recomputed, record, 
 
 
 def importing(ledger: FakeLedger) -> Importing:
-    return Importing(ledger, CARD_V1, KEYS, FakeClock())
+    return Importing(ledger, KEYS, FakeClock())
 
 
 def test_history_is_known_to_the_first_live_decision() -> None:

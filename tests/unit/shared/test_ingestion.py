@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared.domain.errors import BrokenInvariant, Transient
 from shared.domain.event import StreamEvent
-from shared.domain.feature_view import CARD_V1, Entity
+from shared.domain.feature_view import Entity
 from shared.domain.instants import US_PER_DAY, format_instant
 from shared.domain.labels import LABEL_TYPE, Label
 from shared.domain.probe import PROBE_TYPE
@@ -61,7 +61,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.scoring = OddScoring(self.ledger, FixedScorers(), policy=POLICY, keys=KEYS, clock=self.clock)
-        self.labelling = OddLabelling(self.ledger, CARD_V1, KEYS, self.clock)
+        self.labelling = OddLabelling(self.ledger, KEYS, self.clock)
         self.ingestion = Ingestion(
             self.scoring,
             self.labelling,

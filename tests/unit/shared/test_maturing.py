@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.decision import Policy
-from shared.domain.feature_view import CARD_V1
 from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.labels import MATURITY_US
@@ -56,7 +55,7 @@ class Noted(Labelling):
     """Records into a set, without a ledger."""
 
     def __init__(self, moments: Moments) -> None:
-        super().__init__(FakeLedger(), CARD_V1, KEYS, FakeClock())
+        super().__init__(FakeLedger(), KEYS, FakeClock())
         self._moments = moments
 
     def record(self, labels: Any) -> Any:
@@ -86,7 +85,7 @@ def test_more_than_a_page_is_taken_page_by_page(apart_us: int, monkeypatch: pyte
     items = [transaction(number, number * apart_us, customer="c") for number in range(35)]
     log, clock = FakePipelineLog(), FakeClock(NOW_US)
     Scoring(ledger, FixedScorers(), policy=Policy(0.999, 1.0), keys=KEYS, clock=clock).decide(items)
-    labelling = Labelling(ledger, CARD_V1, KEYS, clock)
+    labelling = Labelling(ledger, KEYS, clock)
     found = Maturing(FakeSilentTransactions(ledger.tables), labelling, log, clock).mature()
     assert found["rows"] == len(ledger.tables.labels) == 35
 

@@ -44,7 +44,7 @@ def scoring(ledger: FakeLedger, scorers: FixedScorers | None = None, keys: KeyRi
 
 
 def labelling(ledger: FakeLedger) -> Labelling:
-    return Labelling(ledger, CARD_V1, KEYS, FakeClock())
+    return Labelling(ledger, KEYS, FakeClock())
 
 
 def record(verdict: Verdict) -> DecisionRecord:

@@ -71,7 +71,7 @@ class Ledgers:
             Scoring(ledger, scorers, policy=policy, keys=KEYS, clock=self.clock)
             for ledger, policy in zip(self.ledgers, self.policies, strict=True)
         ]
-        self.labelling = Labelling(self.ledgers[0], CARD_V1, KEYS, self.clock)
+        self.labelling = Labelling(self.ledgers[0], KEYS, self.clock)
         self.replaying = Replaying(FakeArchivedScorers([self.scorer]))
         self.sealed = FakeSealedLedger(self.archive)
         self.erasure = FakeErasure(self.tables)
@@ -372,7 +372,7 @@ def test_a_share_that_is_none_is_refused(share: float) -> None:
 
 def test_imported_history_is_counted_and_recomputed_around() -> None:
     found = Ledgers()
-    importing = Importing(found.ledgers[0], CARD_V1, KEYS, found.clock)
+    importing = Importing(found.ledgers[0], KEYS, found.clock)
     importing.take([transaction(number, number * 1000) for number in range(6)])
     found.arrive([transaction(20, 90_000), transaction(21, 91_000)])
     report = found.decisions()

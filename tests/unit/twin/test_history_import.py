@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.domain.errors import Transient
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY, format_instant
 from shared.domain.labels import Label
 from shared.domain.transaction import Transaction
@@ -70,8 +69,8 @@ class Bench:
                 return verdicts
 
         self.history_import = HistoryImport(
-            Watched(self.ledger, CARD_V1, KEYS, clock),
-            WatchedLabels(self.ledger, CARD_V1, KEYS, clock),
+            Watched(self.ledger, KEYS, clock),
+            WatchedLabels(self.ledger, KEYS, clock),
             rejects or Rejects(),
             batch_rows=batch_rows,
             told=self.count,
@@ -190,8 +189,8 @@ def test_what_passes_is_tried_again_and_what_does_not_ends_the_run(tmp_path: Pat
 
     slept: list[float] = []
     down = HistoryImport(
-        Down(bench.ledger, CARD_V1, KEYS, FakeClock(NOW_US)),
-        Labelling(bench.ledger, CARD_V1, KEYS, FakeClock(NOW_US)),
+        Down(bench.ledger, KEYS, FakeClock(NOW_US)),
+        Labelling(bench.ledger, KEYS, FakeClock(NOW_US)),
         Rejects(),
         batch_rows=2,
         told=bench.count,
