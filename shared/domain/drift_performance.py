@@ -111,7 +111,7 @@ class PerformancePolicy:
     """When performance is drift.
 
     Attributes:
-        recall_drop: Least fall of recall that counts (record 0006).
+        recall_drop: Least fall of recall that counts (record 0026).
         target_change: Least relative change of the fraud rate that counts (`TARGET_DRIFT_THRESHOLD`).
         error: How often each may be found by chance.
     """
