@@ -199,6 +199,13 @@ class DecidingSettings(CostSettings, ProbeSettings):
         le=3600,
         description="How often the champion's pointer is looked at, seconds.",
     )
+    state_cache_mib: int = Field(
+        default=32,
+        alias="STATE_CACHE_MIB",
+        ge=1,
+        le=4096,
+        description="Memory for the states of entities used last, of each process, MiB.",
+    )
     meters_flush_s: float = Field(
         default=10,
         alias="METERS_FLUSH_S",
@@ -227,6 +234,11 @@ class DecidingSettings(CostSettings, ProbeSettings):
     def key_ring(self) -> KeyRing:
         """The surrogate keys."""
         return parse_key_ring(self.surrogate_keys.get_secret_value())
+
+    @property
+    def state_cache_bytes(self) -> int:
+        """Bound of the memory for states of entities, of each process."""
+        return self.state_cache_mib << 20
 
     @model_validator(mode="after")
     def _decides(self) -> Self:

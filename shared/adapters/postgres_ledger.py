@@ -56,8 +56,9 @@ from shared.domain.log_block import Head
 from shared.domain.surrogates import SALT_BYTES, Surrogate
 from shared.domain.transaction import Transaction
 
-CACHE_BYTES: Final = 64 << 20
-"""Memory for states: of some thousand entities with a full history, or some ten thousand with a short one."""
+CACHE_BYTES: Final = 32 << 20
+"""Memory for states: of some thousand entities with a full history, or some ten thousand with a short one. Two workers
+and what they are besides then fit an instance of 512 MB (docs/stream.md)."""
 
 PLANS: Final[Mapping[str, str]] = MappingProxyType(
     {

@@ -57,7 +57,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     probes = service.get_container_client(settings.probes_container)
     copies = service.get_container_client(settings.dead_letters_container)
     source = champion(service, settings)
-    ledger, turn = ledger_of(where, "ingest"), Lock()
+    ledger, turn = ledger_of(where, "ingest", settings.state_cache_bytes), Lock()
     labelling = Labelling(ledger, settings.key_ring, clock)
     meters = meters_of("ingest", where, settings.meters_flush_s, clock)
     ingestion = Ingestion(
@@ -75,7 +75,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
         taking=IngestParts(ingestion, turn, meters, clock),
         labels=LabelRoutes(labelling, turn, clock),
         leaving=_leaving(where, settings, environment),
-        maturing=maturing_parts(where, settings.key_ring, clock, runs),
+        maturing=maturing_parts(where, settings.key_ring, clock, runs, settings.state_cache_bytes),
         runs=runs,
         dependencies=(
             ChampionDependency(source),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from shared.entrypoints.maturing_timers import MaturingParts
 from shared.services.labelling import Labelling
@@ -17,8 +17,23 @@ if TYPE_CHECKING:
     from shared.services.timed_runs import TimedRuns
 
 
-def maturing_parts(where: PostgresConnection, keys: KeyRing, clock: Clock, runs: TimedRuns) -> MaturingParts:
-    """What the timer needs; it connects for each firing, because once an hour is not worth two connections."""
+CACHE_SHARE: Final = 4
+"""While the timer runs, such a part of the deciding ledger's memory for states comes on top: it meets most entities
+only once."""
+
+
+def maturing_parts(
+    where: PostgresConnection, keys: KeyRing, clock: Clock, runs: TimedRuns, cache_bytes: int
+) -> MaturingParts:
+    """What the timer needs; it connects for each firing, because once an hour is not worth two connections.
+
+    Args:
+        where: The database.
+        keys: Keys of surrogates.
+        clock: Our clock.
+        runs: Notes each firing.
+        cache_bytes: Memory for the states of the deciding ledger.
+    """
 
     def mature() -> Evidence:
         from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by who connects
@@ -29,7 +44,7 @@ def maturing_parts(where: PostgresConnection, keys: KeyRing, clock: Clock, runs:
         with (
             # The first look at a table of years may take longer than a statement of the deciding path.
             closing(PostgresSession(where, "ingest-maturing", {"statement_timeout": "120s"})) as session,
-            closing(PipelinedLedger(where, "ingest-maturing")) as ledger,
+            closing(PipelinedLedger(where, "ingest-maturing", cache_bytes=cache_bytes // CACHE_SHARE)) as ledger,
         ):
             labelling = Labelling(ledger, keys, clock)
             return Maturing(

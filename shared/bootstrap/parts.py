@@ -72,11 +72,11 @@ def load_scorer(bundle: Bundle) -> Scorer:
     return OnnxScorer(bundle)
 
 
-def ledger_of(where: PostgresConnection, app: str) -> Ledger:
-    """The ledger of one thread of an app."""
+def ledger_of(where: PostgresConnection, app: str, cache_bytes: int) -> Ledger:
+    """The ledger of one thread of an app, with so much memory for states."""
     from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by those who connect
 
-    return PipelinedLedger(where, app)
+    return PipelinedLedger(where, app, cache_bytes=cache_bytes)
 
 
 def data_storage(environment: Mapping[str, str]) -> BlobServiceClient:

@@ -106,7 +106,7 @@ def _scoring(
     if source.problem:
         source.refresh()  # waits for the look that is under way
     source.current()
-    ledger = ledger_of(where, "score")
+    ledger = ledger_of(where, "score", settings.state_cache_bytes)
     return Scoring(ledger, source, policy=settings.policy_rule, keys=settings.key_ring, clock=clock, stages=stages)
 
 

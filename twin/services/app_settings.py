@@ -32,6 +32,7 @@ _DECIDING = {
     "MODELS_CONTAINER": "models",
     "CHAMPION_POLL_S": "2",
     "METERS_FLUSH_S": "10",
+    "STATE_CACHE_MIB": "32",
 }
 _NOTIFY = {
     "NOTIFY_SMTP_HOST": "",
