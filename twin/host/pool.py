@@ -13,7 +13,8 @@ from typing import Any
 
 from twin.host.errors import BrokenApp, WorkerLost
 from twin.host.ipc import ChannelClosed, Json, Payload
-from twin.host.workerproc import Answer, WorkerOrder, WorkerProcess, cause_of
+from twin.host.loads import Loads
+from twin.host.workerproc import Answer, Shared, WorkerOrder, WorkerProcess, cause_of
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Pool:
     def __init__(self, order: WorkerOrder, count: int, listening: socket.socket, answer: Answer, label: str) -> None:
         self._order = order
         self._count = count
-        self._listening = listening
+        self._shared = Shared(listening, Loads.create(count))
         self._answer = answer
         self._label = label
         self._orders: Json = {}
@@ -100,6 +101,7 @@ class Pool:
         """End all workers, each after what it runs, at most `grace_s` seconds from now."""
         await self._stop_keeping()
         abandoned = await asyncio.gather(*(worker.drain(grace_s) for worker in self._workers if worker is not None))
+        self._shared.loads.close()
         if any(abandoned):
             log.warning("%d invocations were cut off at the end of the grace period", sum(abandoned))
 
@@ -110,6 +112,7 @@ class Pool:
             if worker is not None and worker.process.returncode is None:
                 worker.process.kill()
         await asyncio.gather(*(worker.end() for worker in self._workers if worker is not None))
+        self._shared.loads.close()
 
     async def _stop_keeping(self) -> None:
         for keeper in self._keepers:
@@ -118,7 +121,7 @@ class Pool:
 
     async def _start(self, slot: int) -> WorkerProcess:
         name = f"{self._label}{slot}"
-        return await WorkerProcess.start(name, self._order, self._listening, self._answer)
+        return await WorkerProcess.start(name, slot, self._order, self._shared, self._answer)
 
     async def _next_ready(self) -> WorkerProcess:
         deadline = time.monotonic() + NO_WORKER_PATIENCE_S
@@ -141,6 +144,7 @@ class Pool:
             worker = self._workers[slot]
             if worker is not None:
                 code = await worker.process.wait()
+                self._shared.loads.leave(slot)  # nobody waits for the dead to accept
                 await worker.end()
                 log.error("worker %s (pid %d) died: %s; a new one follows", worker.name, worker.pid, cause_of(code))
             self._workers[slot] = None

@@ -18,6 +18,7 @@ from typing import Any
 
 from twin.host.errors import WORKER_LOST_HOST, WORKER_TIMED_OUT, BrokenApp, WorkerLost
 from twin.host.ipc import Channel, ChannelClosed, Json, Payload, RemoteError
+from twin.host.loads import Loads
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,14 @@ class WorkerOrder:
     log_format: str
 
 
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the workers of an app have in common: the socket that they accept from, and who holds how much of it."""
+
+    listening: socket.socket
+    loads: Loads
+
+
 def cause_of(code: int) -> str:
     """An exit code in words."""
     if code < 0:
@@ -72,14 +81,17 @@ class WorkerProcess:
         return self.process.pid
 
     @classmethod
-    async def start(cls, name: str, order: WorkerOrder, listening: socket.socket, answer: Answer) -> WorkerProcess:
-        """Spawn a worker on the shared listening socket."""
+    async def start(cls, name: str, place: int, order: WorkerOrder, shared: Shared, answer: Answer) -> WorkerProcess:
+        """Spawn a worker; `place` is its own among those who share the socket, from 0."""
         ours, theirs = socket.socketpair()
         argument = {
             "name": name,
             "parent": os.getpid(),
             "control_fd": theirs.fileno(),
-            "listen_fd": listening.fileno(),
+            "listen_fd": shared.listening.fileno(),
+            "loads_fd": shared.loads.descriptor,
+            "workers": shared.loads.count,
+            "place": place,
             "app_dir": str(order.app_dir),
             "site_packages": None if order.site_packages is None else str(order.site_packages),
             "site_dirs": site.getsitepackages(),
@@ -97,7 +109,7 @@ class WorkerProcess:
             json.dumps(argument),
             env=dict(order.env),
             cwd=order.app_dir,
-            pass_fds=(theirs.fileno(), listening.fileno()),
+            pass_fds=(theirs.fileno(), shared.listening.fileno(), shared.loads.descriptor),
             stdin=asyncio.subprocess.DEVNULL,
         )
         theirs.close()

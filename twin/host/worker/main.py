@@ -18,6 +18,7 @@ from twin.host.cors import CorsPolicy
 from twin.host.errors import WORKER_LOST_HOST, WORKER_TIMED_OUT
 from twin.host.ipc import Channel, ChannelClosed, Payload
 from twin.host.keyring import Keyring
+from twin.host.loads import Loads
 from twin.host.protos import ParameterBinding, TypedData
 from twin.host.routing import Router, parse_route
 from twin.host.worker.front import Front, HttpFunction, Limits
@@ -38,6 +39,7 @@ class Worker:
         self._app: App | None = None
         self._server: Server | None = None
         self._listening = socket.socket(fileno=order["listen_fd"])
+        self._loads = Loads(order["loads_fd"], order["workers"])
         self._leaving = asyncio.Event()
         self._exit_code = 0
         self._channel: Channel
@@ -114,7 +116,7 @@ class Worker:
             homepage=orders["homepage"],
             gate=None if limits.concurrent is None else asyncio.Semaphore(limits.concurrent),
         )
-        self._server = Server(front, self._listening)
+        self._server = Server(front, self._listening, self._loads, self._order["place"])
         self._server.start()
         if app.timeout_s is not None:
             self._watch_timeouts(app)
