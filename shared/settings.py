@@ -26,6 +26,7 @@ from shared.domain.decision import DecidingPolicy, Policy
 from shared.domain.errors import InvalidInput
 from shared.domain.instants import US_PER_DAY
 from shared.domain.policy_choice import Origin, PolicyRule
+from shared.domain.retention import LEAST_FIGURES_DAYS, LEAST_RUNS_DAYS, LEAST_SHADOW_DAYS, TAKEN_DAYS, Keeping
 from shared.domain.surrogates import KeyRing, parse_key_ring
 from shared.domain.transaction import MAX_AMOUNT_MINOR
 
@@ -402,6 +403,45 @@ class DriftSettings(NotifySettings):
     concept_drift_threshold: float = Field(
         default=0.05, alias="CONCEPT_DRIFT_THRESHOLD", gt=0, le=1, description="Fall of recall that cannot wait."
     )
+
+    retention_runs_days: int = Field(
+        default=90,
+        alias="RETENTION_RUNS_DAYS",
+        ge=LEAST_RUNS_DAYS,
+        le=3650,
+        description="Days for which runs of timers and notices that have ended are kept.",
+    )
+    retention_figures_days: int = Field(
+        default=400,
+        alias="RETENTION_FIGURES_DAYS",
+        ge=LEAST_FIGURES_DAYS,
+        le=3650,
+        description="Days for which numbers on drift, data quality and performance are kept.",
+    )
+    retention_letters_days: int = Field(
+        default=400,
+        alias="RETENTION_LETTERS_DAYS",
+        ge=TAKEN_DAYS,
+        le=3650,
+        description="Days for which dead letters are kept that nobody handed in again.",
+    )
+    retention_shadow_days: int = Field(
+        default=120,
+        alias="RETENTION_SHADOW_DAYS",
+        ge=LEAST_SHADOW_DAYS,
+        le=3650,
+        description="Days, by event time, for which scores of models are kept that did not decide.",
+    )
+
+    @property
+    def keeping(self) -> Keeping:
+        """How long rows are kept."""
+        return Keeping(
+            self.retention_runs_days,
+            self.retention_figures_days,
+            self.retention_letters_days,
+            self.retention_shadow_days,
+        )
 
     @model_validator(mode="after")
     def _grades(self) -> Self:

@@ -6,6 +6,7 @@ from shared.bootstrap.drift import drift_app
 from shared.bootstrap.drift_metrics import drift_metrics
 from shared.entrypoints import timer_partitions, timer_probes, timer_seals
 from shared.entrypoints.drift_timers import drift_timers
+from shared.entrypoints.expiry_timers import expiry_timers
 from shared.entrypoints.health_routes import health_routes
 from shared.entrypoints.metrics_routes import metrics_routes
 from shared.entrypoints.metrics_timers import metrics_timers
@@ -21,6 +22,7 @@ app.register_functions(notice_timers(lambda: drift_app().notices))
 app.register_functions(report_routes(lambda: drift_app().reports))
 app.register_functions(quality_timers(lambda: drift_app().quality))
 app.register_functions(drift_timers(lambda: drift_app().watch))
+app.register_functions(expiry_timers(lambda: drift_app().expiry))
 
 
 @app.function_name("send_probe")

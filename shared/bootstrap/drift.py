@@ -14,6 +14,7 @@ from shared.adapters.postgres import parse_postgres
 from shared.adapters.postgres_partitions import PostgresPartitions
 from shared.adapters.postgres_seals import PostgresSealedLedger
 from shared.adapters.system_clock import SystemClock
+from shared.bootstrap.drift_expiry import expiry_parts
 from shared.bootstrap.drift_notices import notice_parts
 from shared.bootstrap.drift_quality import quality_parts
 from shared.bootstrap.drift_reports import report_parts
@@ -21,6 +22,7 @@ from shared.bootstrap.drift_watch import drift_watch_parts
 from shared.bootstrap.noting import timed_runs
 from shared.bootstrap.parts import BUILDING, DATABASE, configured, data_storage
 from shared.entrypoints.drift_timers import DriftWatchParts
+from shared.entrypoints.expiry_timers import ExpiryParts
 from shared.entrypoints.notice_timers import NoticeParts
 from shared.entrypoints.quality_timers import QualityParts
 from shared.entrypoints.report_routes import ReportParts
@@ -46,6 +48,7 @@ class DriftApp:
     reports: ReportParts
     quality: QualityParts
     watch: DriftWatchParts
+    expiry: ExpiryParts
     dependencies: tuple[Dependency, ...]
 
 
@@ -66,6 +69,7 @@ def build_drift_app(environment: Mapping[str, str]) -> DriftApp:
         reports=report_parts(service, where, settings, clock, runs),
         quality=quality_parts(where, clock, runs),
         watch=drift_watch_parts(where, service, settings, clock, runs),
+        expiry=expiry_parts(where, settings.keeping, clock, runs),
         dependencies=(BlobContainerDependency(probes),),
     )
 

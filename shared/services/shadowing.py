@@ -1,10 +1,11 @@
 """The use case of models that are tried: they score what was decided, later and from the stored vectors.
 
 The scoring apps know nothing of it, so it costs a request nothing. A model scores the decisions of its own feature view
-from the end of what it learnt on, those before its appointment too. What is missing is what has no score yet, not what
-lies behind a mark in time: a decision that was committed late, or for an event long ago, is found when it is there. A
-mark only saves work: most firings look no further back than `OVERLAP_US` before the last complete look, and one in an
-hour looks at everything. A look that is more than one firing can do is gone on with by the next.
+from the end of what it learnt on, those before its appointment too, as far back as scores are kept. What is missing is
+what has no score yet, not what lies behind a mark in time: a decision that was committed late, or for an event long
+ago, is found when it is there. A mark only saves work: most firings look no further back than `OVERLAP_US` before the
+last complete look, and one in an hour looks at everything. A look that is more than one firing can do is gone on with
+by the next.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from shared.domain.bundle_pointer import Role
 from shared.domain.decision_record import read_decision
 from shared.domain.errors import BrokenInvariant, NotFound
 from shared.domain.feature_view import FEATURE_DTYPE
-from shared.domain.instants import US_PER_HOUR, US_PER_MINUTE
+from shared.domain.instants import US_PER_DAY, US_PER_HOUR, US_PER_MINUTE
 from shared.domain.pipeline import Evidence
+from shared.domain.retention import SHADOW_REACH_DAYS
 from shared.ports.clock import Clock
 from shared.ports.models import BundleStore, Scorer
 from shared.ports.shadowing import FIRST, Look, Place, ShadowScore, ShadowScores, Unscored
@@ -49,6 +51,9 @@ OVERLAP_US: Final = 10 * US_PER_MINUTE
 of `postgres_session`); the rest is for clocks out of step."""
 
 FULL_EVERY_US: Final = US_PER_HOUR
+
+REACH_US: Final = SHADOW_REACH_DAYS * US_PER_DAY
+"""Older events are not scored: their scores have expired, or will within the week."""
 
 
 @dataclass(slots=True)
@@ -176,7 +181,8 @@ class Shadowing:
         now_us = self._clock.now_us()
         is_full = now_us - tried.full_at_us >= FULL_EVERY_US
         recorded_since_us = 0 if is_full else max(0, tried.seen_until_us - OVERLAP_US)
-        look = Look(tried.scorer.bundle_digest, tried.scorer.view.name, tried.since_us, recorded_since_us)
+        since_us = max(tried.since_us, now_us - REACH_US)
+        look = Look(tried.scorer.bundle_digest, tried.scorer.view.name, since_us, recorded_since_us)
         tried.look, tried.began_us, tried.after = look, now_us, FIRST
         return look
 

@@ -7,7 +7,7 @@ import urllib.request
 
 import psycopg
 
-from shared.services import maturing, performance_check, quality_check
+from shared.services import expiring, maturing, performance_check, quality_check
 from tests.e2e.conftest import Twin
 
 TIMERS = {
@@ -15,6 +15,7 @@ TIMERS = {
     "check_quality": ("drift", quality_check.PIPELINE),
     "measure_performance": ("drift", performance_check.PIPELINE),
     "make_partitions": ("drift", "partitions"),
+    "expire_rows": ("drift", expiring.PIPELINE),
     "publish_decisions": ("ingest", "publishing"),
 }
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+import azure.functions as func
+import pytest
+
 from shared.domain.instants import US_PER_DAY
 from shared.domain.retention import Expiring, Keeping
+from shared.entrypoints.expiry_timers import ExpiryParts, expire, expiry_timers
 from shared.ports.retention import Expired
-from shared.services.expiring import Expiry
+from shared.services.expiring import PIPELINE, Expiry
+from shared.services.timed_runs import TimedRuns
+from tests.fakes.pipelines import FakePipelineLog
 from tests.fakes.probes import FakeClock
 
 
@@ -39,6 +45,23 @@ def test_every_kind_is_asked_for_by_its_time_until_nothing_is_left() -> None:
     }
     assert {limit for _, _, limit in rows.asked} == {10}
     assert Expiry(rows, keeping, clock, batch=10).expire()["rows"] == 0
+
+
+def test_the_timer_says_what_was_deleted(caplog: pytest.LogCaptureFixture) -> None:
+    class Timer(func.TimerRequest):
+        past_due = False
+
+    rows, log, clock = FakeRows(Counter({Expiring.DRIFT: 7})), FakePipelineLog(), FakeClock()
+    parts = ExpiryParts(Expiry(rows, Keeping(), clock).expire, TimedRuns(log, clock, "p"))
+    with caplog.at_level("INFO", logger="shared"):
+        expire(Timer(), parts)
+        expire(Timer(), parts)
+    assert '"drift":7' in caplog.text
+    ((run_id, run),) = log.runs.items()
+    assert (run.pipeline, run.details["rows"]) == (PIPELINE, 7)
+    assert log.metrics[run_id, "run", "drift"] == 7
+    (function,) = expiry_timers(lambda: parts)._function_builders
+    assert function._function.get_function_name() == "expire_rows"
 
 
 def test_a_run_stops_in_time_and_the_next_one_goes_on() -> None:

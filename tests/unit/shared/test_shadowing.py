@@ -15,11 +15,12 @@ from shared.domain.bundle_pointer import Role
 from shared.domain.decision_record import decision_bytes, read_decision
 from shared.domain.errors import Transient
 from shared.domain.instants import US_PER_DAY
+from shared.domain.retention import LEAST_SHADOW_DAYS, Expiring, Keeping
 from shared.ports.models import Scorer
 from shared.ports.shadowing import Place, ShadowScore, Unscored
 from shared.services import shadowing
 from shared.services.scoring import Decided
-from shared.services.shadowing import FULL_EVERY_US, OVERLAP_US, Shadowing, learnt_until_us, shadow_scores
+from shared.services.shadowing import FULL_EVERY_US, OVERLAP_US, REACH_US, Shadowing, learnt_until_us, shadow_scores
 from shared.services.training_publication import give, publish
 from tests.contract.ledger_stores import scoring
 from tests.fakes.bundles import golden_files, trained_scorer
@@ -121,6 +122,17 @@ def test_what_the_model_learnt_of_is_left_alone(world: World) -> None:
     assert world.use.score()["rows"] == 0
     world.scores.decisions[Place(world.since_us, place.transaction_id)] = data, now_us
     assert world.use.score()["rows"] == 1
+
+
+def test_events_whose_scores_have_expired_are_not_scored_again(world: World) -> None:
+    world.clock.time_us = now_us = world.since_us + REACH_US + US_PER_DAY
+    place, data = decisions(trained_scorer(), 1)[0]
+    world.scores.decisions[Place(now_us - REACH_US - 1, place.transaction_id)] = data, now_us
+    world.scores.decisions[Place(now_us - REACH_US, place.transaction_id)] = data, now_us
+    assert world.use.score()["rows"] == 1
+    assert [one.event_time_us for _, one in world.scores.scores] == [now_us - REACH_US]
+    expire_until_us = Keeping(shadow_days=LEAST_SHADOW_DAYS).until_us(Expiring.SHADOW_SCORES, now_us)
+    assert expire_until_us < now_us - REACH_US, "whatever the setting, no score is deleted that would be made again"
 
 
 def test_a_firing_does_its_share_and_the_next_one_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
