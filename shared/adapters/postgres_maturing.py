@@ -13,6 +13,10 @@ from shared.ports.maturing import Silent
 if TYPE_CHECKING:
     from shared.adapters.postgres_session import PostgresSession
 
+SESSION: Final = {"statement_timeout": "90s"}
+"""The first look at a table of years may take longer than a statement of the deciding path; the sum of `BUDGET_S` of
+`services.maturing` and of this stays well below what the host gives a firing."""
+
 _FIRST: Final = "SELECT min(recorded_at_us) FROM tollgate.predictions"
 
 # No decision is about an event time later than the tolerance allows, so partitions after that are not looked at.

@@ -37,13 +37,12 @@ def maturing_parts(
 
     def mature() -> Evidence:
         from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by who connects
-        from shared.adapters.postgres_maturing import PostgresSilentTransactions  # noqa: PLC0415
+        from shared.adapters.postgres_maturing import SESSION, PostgresSilentTransactions  # noqa: PLC0415
         from shared.adapters.postgres_pipelines import PostgresPipelineLog  # noqa: PLC0415
         from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
         with (
-            # The first look at a table of years may take longer than a statement of the deciding path.
-            closing(PostgresSession(where, "ingest-maturing", {"statement_timeout": "120s"})) as session,
+            closing(PostgresSession(where, "ingest-maturing", SESSION)) as session,
             closing(PipelinedLedger(where, "ingest-maturing", cache_bytes=cache_bytes // CACHE_SHARE)) as ledger,
         ):
             labelling = Labelling(ledger, keys, clock)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import azure.functions as func
@@ -11,6 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.adapters.postgres_maturing import SESSION
+from shared.adapters.postgres_session import TIMEOUTS
 from shared.domain.decision import Policy
 from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
@@ -96,7 +100,7 @@ def test_a_run_stops_when_its_time_is_up_and_the_next_one_goes_on() -> None:
     runs = TimedRuns(log, clock, "p")
     counts = []
     for _ in range(40):
-        run = Maturing(moments, Noted(moments), log, clock, budget_s=17, monotonic_s=lambda: float(next(ticks)))
+        run = Maturing(moments, Noted(moments), log, clock, budget_s=34, monotonic_s=lambda: float(next(ticks)))
         found = runs.run(PIPELINE, maturing.EVERY_US, run.mature)
         counts.append(len(moments.labelled))
         clock.time_us += US_PER_HOUR
@@ -105,6 +109,42 @@ def test_a_run_stops_when_its_time_is_up_and_the_next_one_goes_on() -> None:
     assert counts == sorted(counts)
     assert len(counts) > 3
     assert counts[-1] == 300
+
+
+def test_a_look_that_was_slow_is_not_followed_by_hundreds_of_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look may begin just before the time is up and bring a whole page."""
+    monkeypatch.setattr(maturing, "BATCH", 2)
+    moments, seconds = Moments([BASE_US + number for number in range(20)]), [0.0]
+
+    class Slow(Noted):
+        def record(self, labels: Any) -> Any:
+            seconds[0] += 45.0
+            return super().record(labels)
+
+    class SlowMoments(Moments):
+        def recorded(self, start_us: int, end_us: int, limit: int) -> Sequence[Silent]:
+            seconds[0] += 90.0
+            return super().recorded(start_us, end_us, limit)
+
+    slow, log = SlowMoments(moments.times), FakePipelineLog()
+    ended: list[float] = []
+    for hour in range(60):
+        seconds[0] = 0.0
+        run = Maturing(slow, Slow(slow), log, FakeClock(NOW_US + hour * US_PER_HOUR), monotonic_s=lambda: seconds[0])
+        TimedRuns(log, FakeClock(NOW_US + hour * US_PER_HOUR), "p").run(PIPELINE, maturing.EVERY_US, run.mature)
+        ended.append(seconds[0])
+        if len(slow.labelled) == 20:
+            break
+    assert max(ended) <= maturing.BUDGET_S + 90.0
+    assert len(slow.labelled) == 20, "each run comes further"
+
+
+def test_a_run_ends_before_the_host_ends_it() -> None:
+    host = json.loads((Path(__file__).parents[3] / "functions" / "ingest" / "host.json").read_text(encoding="utf-8"))
+    hours, minutes, seconds = map(int, host["functionTimeout"].split(":"))
+    look_s = int(SESSION["statement_timeout"].removesuffix("s"))
+    noting_s = 3 * int(TIMEOUTS["statement_timeout"].removesuffix("s"))
+    assert maturing.BUDGET_S + look_s + noting_s < hours * 3600 + minutes * 60 + seconds
 
 
 def test_where_the_last_run_that_was_done_stopped_is_where_the_next_one_begins() -> None:
