@@ -123,10 +123,9 @@ class MailServer:
             stream.write(b"220 " + b"x" * 20_000 + b"\r\n")
             return
         if self.mood is Mood.DRIPS:
-            for _ in range(200):
+            while True:  # until the client hangs up, which is an OSError here
                 stream.write(b"2")
                 time.sleep(0.05)
-            return
         if self.mood is Mood.BUSY:
             say("421 too many")
             return
@@ -248,7 +247,7 @@ def web_server(*answers: Answer, tls: ssl.SSLContext | None = None) -> Iterator[
                 self.wfile.write(bytes(range(255, 0, -1)) * 4 + b"\r\n")
             elif answer.status == -1:
                 with suppress(OSError):
-                    for _ in range(200):
+                    while True:  # until the client hangs up
                         self.wfile.write(b"H")
                         time.sleep(0.05)
             elif answer.status > 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import time
 from email.headerregistry import Address
 from pathlib import Path
 
@@ -30,6 +29,10 @@ from tests.integration.notice_servers import (
     web_server,
 )
 
+PATIENCE_S = 60.0
+SHORT_S = 2.0
+"""For servers that drip, and would do so for ever: only a client that hangs up ends those tests."""
+
 CLOCK = FakeClock()
 NOTICE = Notice(
     "drift/amount/2026-11-21T10",
@@ -50,11 +53,12 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 
 
 def mailing(server: MailServer, tls: SmtpTls = SmtpTls.NONE, trust: Certificate | None = None) -> SmtpChannel:
+    timeout_s = SHORT_S if server.mood is Mood.DRIPS else PATIENCE_S
     user, password = server.login or ("", "")
     where = SmtpServer(HOST, server.port, tls, user, password)
     recipients = ("ops@example.test", "second@example.test")
     context = trust.trust if trust else None
-    return SmtpChannel(where, "tollgate@example.test", recipients, tls=context, timeout_s=0.5)
+    return SmtpChannel(where, "tollgate@example.test", recipients, tls=context, timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize("tls", SmtpTls)
@@ -108,10 +112,8 @@ def test_a_repeat_is_known_by_its_message_id() -> None:
     ],
 )
 def test_how_a_mail_server_fails_says_whether_to_come_again(mood: Mood, fault: type[TollgateError]) -> None:
-    started = time.monotonic()
     with mail_server(mood) as server, pytest.raises(fault):
         mailing(server).send(NOTICE)
-    assert time.monotonic() - started < 3  # a server that drips is cut off after a second
     assert not server.letters
 
 
@@ -142,11 +144,11 @@ def test_a_mail_waits_where_nobody_can_be_trusted(certificate: Certificate) -> N
             channel.send(NOTICE)
 
 
-def channels(address: str, certificate: Certificate | None = None) -> list[Channel]:
+def channels(address: str, certificate: Certificate | None = None, timeout_s: float = PATIENCE_S) -> list[Channel]:
     tls = certificate.trust if certificate else None
     return [
-        WebhookChannel(address, "geheim", CLOCK, tls=tls, timeout_s=0.5),
-        SlackChannel(address, CLOCK, tls=tls, timeout_s=0.5),
+        WebhookChannel(address, "geheim", CLOCK, tls=tls, timeout_s=timeout_s),
+        SlackChannel(address, CLOCK, tls=tls, timeout_s=timeout_s),
     ]
 
 
@@ -205,10 +207,9 @@ def test_slack_gets_no_more_than_it_takes() -> None:
 def test_how_a_web_server_fails_says_whether_to_come_again(
     which: int, answer: Answer, fault: type[TollgateError]
 ) -> None:
-    started = time.monotonic()
+    timeout_s = SHORT_S if answer.status == -1 else PATIENCE_S
     with web_server(answer) as server, pytest.raises(fault) as caught:
-        channels(server.address)[which].send(NOTICE)
-    assert time.monotonic() - started < 3
+        channels(server.address, timeout_s=timeout_s)[which].send(NOTICE)
     assert len(server.posts) == 1
     assert not isinstance(caught.value, Overloaded)
     assert "hook" not in str(caught.value)  # the address is a secret
