@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import azure.functions as func
@@ -65,12 +65,17 @@ class RoleBook(Protocol):
 
 def models(source: ModelSource, roles: RoleBook, rule: PolicyRule) -> func.HttpResponse:
     """`GET /api/models`: 200 also while there is none, or while the store is away; what is missing is told."""
-    try:
-        found = [_role(state, source) for state in roles.states()]
-        problem = ""
-    except (Transient, BrokenInvariant) as error:
-        found, problem = None, str(error)
+    found, problem = _roles(roles, lambda state: _role(state, source))
     return json_response({"serving": _serving(source, rule), "problem": source.problem or problem, "roles": found})
+
+
+def given_roles(source: ModelSource, roles: RoleBook) -> func.HttpResponse:
+    """`GET /api/manage/roles`: also who gave them and why, which names people and is for operators alone."""
+    found, problem = _roles(
+        roles,
+        lambda state: {**_role(state, source), "by": state.pointer.author, "reason": state.pointer.reason},
+    )
+    return json_response({"problem": problem, "roles": found})
 
 
 def status(source: ModelSource, batching: Batching, rule: PolicyRule) -> func.HttpResponse:
@@ -92,6 +97,14 @@ def reload(source: ModelSource, batching: Batching, rule: PolicyRule) -> func.Ht
     return status(source, batching, rule)
 
 
+def _roles(roles: RoleBook, told: Callable[[RoleState], Document]) -> tuple[list[Document] | None, str]:
+    """The roles, or None and why they cannot be read."""
+    try:
+        return [told(state) for state in roles.states()], ""
+    except (Transient, BrokenInvariant) as error:
+        return None, str(error)
+
+
 def _role(state: RoleState, source: ModelSource) -> Document:
     pointer, refusal = state.pointer, source.refusal
     refused = refusal.reason if refusal is not None and refusal.digest == pointer.digest else state.problem
@@ -101,8 +114,6 @@ def _role(state: RoleState, source: ModelSource) -> Document:
         "name": state.name,
         "version": state.version,
         "since": format_instant(pointer.changed_at_us),
-        "by": pointer.author,
-        "reason": pointer.reason,
         "refused": refused,
     }
 

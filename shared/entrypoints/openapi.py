@@ -111,6 +111,9 @@ def document(version: str) -> Schema:
             "/manage/status": {
                 "get": _operation("manage_status", "What this worker process is doing", answer=shapes.Status)
             },
+            "/manage/roles": {
+                "get": _operation("manage_roles", "Who gave which role to which model", answer=shapes.GivenRoles)
+            },
             "/manage/reload": {
                 "post": _operation(
                     "manage_reload", "Look for a new champion now", answer=shapes.Status, problems=(500, 503)
@@ -181,6 +184,7 @@ def _schemas() -> Schema:
         shapes.Live,
         shapes.Ready,
         shapes.Status,
+        shapes.GivenRoles,
         shapes.Problem,
     )
     _, found = models_json_schema([(shape, "serialization") for shape in top], ref_template=_REF)

@@ -120,6 +120,12 @@ def _add_managing(routes: func.Blueprint, parts: Callable[[], ScoreParts]) -> No
         app = parts()
         return app.front.run_sync("manage", req, lambda _: http_models.status(app.source, app.batching, app.policy))
 
+    @routes.function_name("manage_roles")
+    @routes.route(route="manage/roles", methods=["GET"], auth_level=func.AuthLevel.ADMIN)
+    def manage_roles(req: func.HttpRequest) -> func.HttpResponse:
+        app = parts()
+        return app.front.run_sync("manage", req, lambda _: http_models.given_roles(app.source, app.roles))
+
     @routes.function_name("manage_reload")
     @routes.route(route="manage/reload", methods=["POST"], auth_level=func.AuthLevel.ADMIN)
     def manage_reload(req: func.HttpRequest) -> func.HttpResponse:

@@ -218,16 +218,21 @@ class ServedModel(Model):
 
 
 class RoleState(_Shape):
-    """Who plays a role, since when and why."""
+    """Who plays a role, and since when."""
 
     role: Literal["champion", "challenger", "shadow"]
     digest: Digest | None = Field(description="Null for nobody.")
     name: str | None
     version: int | None
     since: str = Field(description="When it was given, RFC 3339 UTC.")
+    refused: str = Field(description="Why this process does not use the bundle; empty if it does or would.")
+
+
+class GivenRole(RoleState):
+    """Also who gave it, and why."""
+
     by: str = Field(description="Who gave it.")
     reason: str = Field(description="Why.")
-    refused: str = Field(description="Why this process does not use the bundle; empty if it does or would.")
 
 
 class Models(_Shape):
@@ -236,6 +241,13 @@ class Models(_Shape):
     serving: ServedModel | None
     problem: str = Field(description="Why there is no other or newer one; empty if all is well.")
     roles: list[RoleState] | None = Field(description="Roles that were ever given; null while storage is away.")
+
+
+class GivenRoles(_Shape):
+    """Who plays which role, who gave it to them, and why."""
+
+    problem: str = Field(description="Why the roles cannot be read; empty if all is well.")
+    roles: list[GivenRole] | None = Field(description="Roles that were ever given; null while storage is away.")
 
 
 class Live(_Shape):

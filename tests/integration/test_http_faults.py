@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -186,6 +187,12 @@ def test_reload_takes_a_champion_up_at_once_and_keys_are_kept(
         assert (reloaded["model"]["digest"], reloaded["problem"]) == (digest, "")
         assert app.score(fields()).status == 401
         assert app.score(fields(), **keys).status == 200
+        # The key that callers have does not open what names people.
+        kept = json.loads((tmp_path / "keys.json").read_text())["hostKeys"]
+        callers = {"x_functions_key": next(iter(kept.values()))}
+        assert "by" not in app.host.get("/api/models", **callers).json()["roles"][0]
+        assert app.host.get("/api/manage/roles", **callers).status == 401
+        assert app.host.get("/api/manage/roles", **keys).json()["roles"][0]["digest"] == digest
 
 
 def test_a_swap_under_load_fails_no_request(

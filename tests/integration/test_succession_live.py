@@ -183,7 +183,7 @@ def test_a_new_champion_decides_within_five_seconds_and_no_request_fails(
         assert len(found.answers) > 100
         assert [one.what for one in measured] == ["promotion", "rollback"] * ROUNDS
         assert all(one.first_s < WITHIN_S and one.last_s < WITHIN_S for one in measured), measured
-        told = {state["role"]: state for state in on.app.host.get("/api/models").json()["roles"]}
+        told = {state["role"]: state for state in on.app.host.get("/api/manage/roles").json()["roles"]}
         assert (told["champion"]["by"], told["champion"]["reason"]) == ("ada", "it is not")
         assert told["champion"]["digest"] == on.throne.present()[Role.CHAMPION].pointer.digest
         assert not told["champion"]["refused"]

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.bundle_manifest import Thresholds
+from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.cost_policy import Capacity, CostPolicy, FittedCapacity
 from shared.domain.decision import Policy
 from shared.domain.decision_record import DecisionRecord, Lateness, decision_bytes, read_decision
-from shared.domain.errors import BrokenInvariant, InvalidInput, NotFound
+from shared.domain.errors import BrokenInvariant, InvalidInput, NotFound, Transient
 from shared.domain.feature_view import CARD_V1
 from shared.domain.identifiers import TransactionId
 from shared.domain.policy_choice import Advice, PolicyRule
@@ -24,9 +25,9 @@ from shared.domain.reasons import Reason
 from shared.domain.transaction import Acceptance, parse_transaction
 from shared.entrypoints.http_decisions import look_up
 from shared.entrypoints.http_docs import description, page
-from shared.entrypoints.http_models import models
+from shared.entrypoints.http_models import given_roles, models
 from shared.entrypoints.wire_decision import decision_document, encode, known_document, shortest
-from shared.entrypoints.wire_shapes import KnownDecision, Models
+from shared.entrypoints.wire_shapes import GivenRoles, KnownDecision, Models
 from shared.services.replaying import Difference, Replay, ReplayVerdict
 from shared.services.scoring import Decided, Scoring
 from shared.services.succession_roles import RoleState
@@ -173,6 +174,29 @@ def test_models_are_told_also_when_there_is_none() -> None:
     found = models(Source(FixedScorers()), Roles(), rule)
     Models.model_validate_json(found.get_body())
     assert read(found)["serving"]["name"] == "linear"
+
+
+def test_who_gave_a_role_is_told_to_operators_alone() -> None:
+    """A function key is what every caller has; logins and what people wrote are none of their business."""
+    pointer = Pointer(Role.CHAMPION, "c" * 64, 3, 1_700_000_000_000_000, "ada@bank.example", "Grace saw it, ticket 17")
+    book, source = Roles(RoleState(pointer, "golden", 2)), Source(FixedScorers())
+    told = models(source, book, PolicyRule(Policy(0.3, 0.8)))
+    Models.model_validate_json(told.get_body())
+    (role,) = read(told)["roles"]
+    assert (role["digest"], role["name"], role["version"]) == (pointer.digest, "golden", 2)
+    for secret in (b"ada", b"bank", b"Grace", b"ticket"):
+        assert secret not in told.get_body()
+    given = given_roles(source, book)
+    GivenRoles.model_validate_json(given.get_body())
+    assert read(given) == {"problem": "", "roles": [{**role, "by": pointer.author, "reason": pointer.reason}]}
+
+
+def test_roles_that_cannot_be_read_are_told_as_such() -> None:
+    class Away(Roles):
+        def states(self) -> tuple[RoleState, ...]:
+            raise Transient("the store is away")
+
+    assert read(given_roles(Source(FixedScorers()), Away())) == {"problem": "the store is away", "roles": None}
 
 
 def test_models_are_told_with_the_policy_that_they_bring() -> None:
