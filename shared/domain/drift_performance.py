@@ -2,17 +2,15 @@
 
 Labels mature weeks after the decision. Then recall, precision, the fraud rate and how far scores add up to frauds are
 ratios of sums over decisions, and their intervals allow for decisions that belong together: frauds of one card or one
-terminal are one incident. Recall of a day tells little, because incidents are few; so a day also says at how many
-terminals fraud was missed, each counted once, against usual days of the same model: a burst at one terminal moves that
-by one, fraud of a new kind by as many as it comes to. Until labels mature calibrated scores say what to expect, as long
-as calibration holds: a fraud that the model takes for genuine lowers nothing in the estimate, so it warns of what
-changes inside the model's view only.
+terminal are one incident. Recall of a day tells little, because incidents are few; what tells more of a day is in
+`drift_incidents`. Until labels mature calibrated scores say what to expect, as long as calibration holds: a fraud that
+the model takes for genuine lowers nothing in the estimate, so it warns of what changes inside the model's view only.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -31,16 +29,6 @@ LEAST_FRAUDS: Final = 20
 """Frauds below which a window says nothing about recall: the normal approximation of a share near one half is off by
 less than a hundredth from there on."""
 
-USUAL_DAYS: Final = 28
-"""Days that tell how many missed terminals are usual: four of each weekday."""
-
-LEAST_DAYS: Final = 14
-"""Days below which they tell nothing: their standard deviation is known to a fifth from there on."""
-
-POISSON_ROOT: Final = 0.5
-"""Standard deviation of the square root of a Poisson count, whatever its mean (Bartlett, "The square root
-transformation in analysis of variance", 1936): days cannot truly differ by less."""
-
 type Floats = NDArray[np.float64]
 type Flags = NDArray[np.bool_]
 type Codes = NDArray[np.int64]
@@ -53,7 +41,7 @@ class Figure(StrEnum):
     PRECISION = "precision"
     CALIBRATION = "calibration_ratio"
     FRAUD_RATE = "fraud_rate"
-    MISSED_TERMINALS = "missed_terminals"
+    MISSED_INCIDENTS = "missed_incidents"
 
 
 class Estimate(NamedTuple):
@@ -94,16 +82,14 @@ class MaturedRows:
     terminal: Codes
 
 
-class Missed(NamedTuple):
-    """How widely fraud was missed.
-
-    Attributes:
-        n_rows: Decisions whose outcome is known.
-        terminals: Terminals at which at least one fraud among them was not found.
-    """
-
-    n_rows: int
-    terminals: int
+def joined(*parts: MaturedRows) -> MaturedRows:
+    """Decisions of several windows as those of one."""
+    return MaturedRows(
+        np.concatenate([part.score for part in parts]),
+        np.concatenate([part.is_fraud for part in parts]),
+        np.concatenate([part.customer for part in parts]),
+        np.concatenate([part.terminal for part in parts]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,66 +248,14 @@ def declines(
     return found
 
 
-def missed(rows: MaturedRows, threshold: float) -> Missed:
-    """How widely fraud was missed.
-
-    Args:
-        rows: The decisions.
-        threshold: Calibrated score from which on a decision counts as a decline.
-    """
-    passed = rows.is_fraud & (rows.score < threshold)
-    return Missed(len(rows.score), len(np.unique(rows.terminal[passed])))
-
-
 def may_have_fallen(
     policy: PerformancePolicy, before: Mapping[Figure, Estimate], now: Mapping[Figure, Estimate]
 ) -> bool:
-    """Whether recall of a day lies so far below the bundle's that `spread` is to be asked."""
+    """Whether recall of a day lies so far below the bundle's that missed incidents are to be asked."""
     ours, theirs = now.get(Figure.RECALL), before.get(Figure.RECALL)
     if ours is None or theirs is None or ours.n_rows < LEAST_FRAUDS:
         return False
     return theirs.value - ours.value >= policy.recall_drop
-
-
-def spread(policy: PerformancePolicy, usual: Sequence[Missed], now: Missed) -> Decline | None:
-    """Concept drift by fraud that is missed at more terminals than on usual days.
-
-    Counts are compared on the scale of square roots, on which chance alone spreads them equally whatever their mean; by
-    how much more days differ is taken from the usual days themselves, which have incidents in them. It does not know
-    recall: ask `may_have_fallen` first, or more fraud of the known kinds counts as well.
-
-    Args:
-        policy: The thresholds.
-        usual: Days of the same model that lie before.
-        now: The day to be judged.
-
-    Returns:
-        None if too few days were seen or the day is none of interest.
-    """
-    days = [one for one in usual if one.n_rows]
-    if len(days) < LEAST_DAYS or not now.n_rows:
-        return None
-    roots = np.sqrt([one.terminals / one.n_rows * now.n_rows for one in days])
-    center, deviation = float(roots.mean()), max(POISSON_ROOT, float(roots.std(ddof=1)))
-    root = math.sqrt(now.terminals)
-    p_value = normal_tail((root - center) / (deviation * math.sqrt(1 + 1 / len(days))))
-    if p_value >= policy.error:
-        return None
-    before = _squared(center, deviation, sum(one.n_rows for one in days))
-    return Decline(
-        Cause.CONCEPT_DRIFT,
-        Figure.MISSED_TERMINALS,
-        before,
-        _squared(root, deviation, now.n_rows),
-        p_value,
-        Priority.IMMEDIATE,
-    )
-
-
-def _squared(root: float, deviation: float, n_rows: int) -> Estimate:
-    """A count whose square root has a standard deviation."""
-    low, high = max(0.0, root - NORMAL_95 * deviation), root + NORMAL_95 * deviation
-    return Estimate(root**2, low**2, high**2, n_rows)
 
 
 def _around(value: float, error: float, n_rows: int) -> Estimate:

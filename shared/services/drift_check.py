@@ -16,19 +16,26 @@ import numpy as np
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.drift_counts import DecidedRows, HourCounts, hour_counts
-from shared.domain.drift_performance import (
+from shared.domain.drift_incidents import (
+    LEAST_DAYS,
     USUAL_DAYS,
+    WEEK_DAYS,
+    Frauds,
+    Missed,
+    frauds,
+    missed_incidents,
+    spread,
+)
+from shared.domain.drift_performance import (
     Decline,
     Figure,
-    Missed,
     PerformancePolicy,
     declines,
     expected,
     figures,
+    joined,
     may_have_fallen,
-    missed,
     reference_figures,
-    spread,
 )
 from shared.domain.drift_policy import (
     LENGTHS,
@@ -70,7 +77,7 @@ _log = logging.getLogger(__name__)
 SETTLING_US: Final = 5 * US_PER_MINUTE
 """How long after its end an hour is left alone, so that what was on its way is in it."""
 
-MATURED_DAYS: Final = (1, 7)
+MATURED_DAYS: Final = (1, WEEK_DAYS)
 """Days of matured decisions that performance is taken over: the shortest that says anything, and a week. Days count as
 usual that end before the longest begins, so that what comes slowly is not learnt as it comes."""
 
@@ -113,11 +120,11 @@ class DriftMemory:
 
     Attributes:
         bundle: The one that was opened last.
-        missed: Fraud that was missed on whole days, by bundle and start; their labels had matured.
+        frauds: Those of whole days, by bundle and start; their labels had matured.
     """
 
     bundle: Bundle | None = None
-    missed: dict[tuple[str, int], Missed] = field(default_factory=dict)
+    frauds: dict[tuple[str, int], Frauds] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -339,67 +346,82 @@ class DriftCheck:
         """What matured by the end of an hour, and whether it got worse."""
         bundle, now_us = champion.bundle, self._parts.clock.now_us()
         until_us = end_us - bundle.manifest.label.maturity_us
-        before = reference_figures(bundle.manifest)
+        threshold, before = bundle.manifest.thresholds.decline, reference_figures(bundle.manifest)
+        day_us, week_us = (until_us - days * US_PER_DAY for days in MATURED_DAYS)
+        day = self._parts.windows.matured(bundle.digest, day_us, until_us, as_of_us=end_us)
+        earlier = self._parts.windows.matured(bundle.digest, week_us, day_us, as_of_us=end_us)
+        week = joined(earlier, day)
         told: dict[str, Decline] = {}
-        for days in MATURED_DAYS:
-            span = until_us - days * US_PER_DAY, until_us
-            rows = self._parts.windows.matured(bundle.digest, *span, as_of_us=end_us)
+        for start_us, rows, known_before in ((day_us, day, [frauds(earlier, threshold)]), (week_us, week, [])):
             if not len(rows.score):
                 continue
-            now = figures(rows, bundle.manifest.thresholds.decline)
-            widely = missed(rows, bundle.manifest.thresholds.decline)
+            span = start_us, until_us
+            now, widely = figures(rows, threshold), missed_incidents(known_before, frauds(rows, threshold))
             metrics = estimate_rows(LABEL, "", now, span, len(rows.score))
-            count, name = float(widely.terminals), Figure.MISSED_TERMINALS.value
-            metrics.append(DriftMetric(LABEL, name, count, *span, 0, widely.n_rows, {}))
+            name = Figure.MISSED_INCIDENTS.value
+            metrics.append(DriftMetric(LABEL, name, widely.incidents, *span, 0, widely.n_rows, {}))
             self._parts.metrics.record(bundle.digest, metrics, now_us)
             announced = self._parts.announcements.announced(*span)
             if _announced(announced, LABEL, *span):
                 continue
             for one in declines(self._rules.performance, before, now):
                 told.setdefault(one.cause, one)
-            if days == min(MATURED_DAYS) and may_have_fallen(self._rules.performance, before, now):
+            if start_us == day_us and may_have_fallen(self._rules.performance, before, now):
                 wider = spread(self._rules.performance, self._usual_days(champion, until_us, end_us), widely)
                 if wider is not None:
                     told.setdefault(wider.cause, wider)
         for one in told.values():
-            evidence: dict[str, Plain] = {
-                "bundle": bundle.digest,
-                "figure": one.figure.value,
-                "before": one.before.value,
-                "now": one.now.value,
-                "low": known(one.now.low),
-                "high": known(one.now.high),
-                "n": one.now.n_rows,
-                "p_value": one.p_value,
-                "matured_until_us": until_us,
-            }
-            tally.findings += 1
-            tally.triggers += self._open(Trigger(one.cause, LABEL, one.priority, evidence, now_us))
-            self._put(
-                f"{one.cause.value.replace(' ', '-')}/{bundle.digest[:12]}/{until_us // US_PER_DAY}",
-                Severity.CRITICAL if one.priority == 0 else Severity.ERROR,
-                f"{one.cause.value.capitalize()}: {one.figure.value} {one.now.value:.3g}, was {one.before.value:.3g}",
-                evidence,
-                now_us,
-            )
+            self._tell_decline(bundle, one, until_us, now_us, tally)
+
+    def _tell_decline(self, bundle: Bundle, one: Decline, until_us: int, now_us: int, tally: _Tally) -> None:
+        """Open a trigger and leave a notice of performance that changed."""
+        evidence: dict[str, Plain] = {
+            "bundle": bundle.digest,
+            "figure": one.figure.value,
+            "before": one.before.value,
+            "now": one.now.value,
+            "low": known(one.now.low),
+            "high": known(one.now.high),
+            "n": one.now.n_rows,
+            "p_value": one.p_value,
+            "matured_until_us": until_us,
+        }
+        tally.findings += 1
+        tally.triggers += self._open(Trigger(one.cause, LABEL, one.priority, evidence, now_us))
+        self._put(
+            f"{one.cause.value.replace(' ', '-')}/{bundle.digest[:12]}/{until_us // US_PER_DAY}",
+            Severity.CRITICAL if one.priority == 0 else Severity.ERROR,
+            f"{one.cause.value.capitalize()}: {one.figure.value} {one.now.value:.3g}, was {one.before.value:.3g}",
+            evidence,
+            now_us,
+        )
 
     def _usual_days(self, champion: _Champion, until_us: int, as_of_us: int) -> list[Missed]:
         """Whole days since its promotion, none of them announced; each is read once and then remembered."""
-        bundle = champion.bundle
         last_us = (until_us - max(MATURED_DAYS) * US_PER_DAY) // US_PER_DAY * US_PER_DAY
-        starts = [last_us - days * US_PER_DAY for days in range(USUAL_DAYS, 0, -1)]
-        kept: dict[tuple[str, int], Missed] = {}
-        for start_us in starts:
-            span, key = (start_us, start_us + US_PER_DAY), (bundle.digest, start_us)
-            if start_us < champion.since_us or _announced(self._parts.announcements.announced(*span), LABEL, *span):
-                continue
-            if key in self._memory.missed:
-                kept[key] = self._memory.missed[key]
-            else:
-                rows = self._parts.windows.matured(bundle.digest, *span, as_of_us=as_of_us)
-                kept[key] = missed(rows, bundle.manifest.thresholds.decline)
-        self._memory.missed = kept
-        return list(kept.values())
+        first_us = max(last_us - USUAL_DAYS * US_PER_DAY, -(-champion.since_us // US_PER_DAY) * US_PER_DAY)
+        if last_us - first_us < LEAST_DAYS * US_PER_DAY:
+            return []
+        starts = range(first_us - (WEEK_DAYS - 1) * US_PER_DAY, last_us, US_PER_DAY)
+        kept = {start_us: self._frauds(champion.bundle, start_us, as_of_us) for start_us in starts}
+        self._memory.frauds = {
+            (champion.bundle.digest, start_us): one for start_us, one in kept.items()
+        }  # no older ones
+        usual = []
+        for start_us in range(first_us, last_us, US_PER_DAY):
+            span = start_us, start_us + US_PER_DAY
+            if not _announced(self._parts.announcements.announced(*span), LABEL, *span):
+                week = [kept[start_us - days * US_PER_DAY] for days in range(1, WEEK_DAYS)]
+                usual.append(missed_incidents(week, kept[start_us]))
+        return usual
+
+    def _frauds(self, bundle: Bundle, start_us: int, as_of_us: int) -> Frauds:
+        """Those of a whole day, remembered at once, so that a firing that is cut off is made use of by the next."""
+        key, kept = (bundle.digest, start_us), self._memory.frauds
+        if key not in kept:
+            rows = self._parts.windows.matured(bundle.digest, start_us, start_us + US_PER_DAY, as_of_us=as_of_us)
+            kept[key] = frauds(rows, bundle.manifest.thresholds.decline)
+        return kept[key]
 
     def _open(self, trigger: Trigger) -> int:
         return int(self._parts.triggers.open(trigger) is not None)

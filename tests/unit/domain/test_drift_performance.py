@@ -8,22 +8,17 @@ import pytest
 
 from shared.domain.bundle import open_bundle
 from shared.domain.drift_performance import (
-    LEAST_DAYS,
     LEAST_FRAUDS,
-    USUAL_DAYS,
     Estimate,
     Figure,
     MaturedRows,
-    Missed,
     PerformancePolicy,
     declines,
     expected,
     figures,
     may_have_fallen,
-    missed,
     ratio,
     reference_figures,
-    spread,
 )
 from shared.domain.pipeline import Cause, Priority
 from tests.fakes.bundles import golden_files
@@ -126,55 +121,10 @@ def test_a_window_of_equal_incidents_is_no_more_certain_than_the_bundle_was() ->
     assert declines(PerformancePolicy(), BEFORE, {**now, Figure.RECALL: estimate(0.45, 0.001)})
 
 
-def test_a_terminal_where_fraud_was_missed_counts_once() -> None:
-    score = np.array([0.1, 0.2, 0.9, 0.1, 0.3, 0.1])
-    is_fraud = np.array([True, True, True, True, False, True])
-    assert missed(MaturedRows(score, is_fraud, np.arange(6), np.array([7, 7, 8, 9, 10, 8])), 0.5) == Missed(6, 3)
-
-
 @pytest.mark.parametrize(
     ("now", "may"),
     [(estimate(0.54, 0.2), True), (estimate(0.56, 0.001), False), (estimate(0.1, 0.01, LEAST_FRAUDS - 1), False)],
 )
-def test_missed_terminals_are_asked_for_if_recall_may_have_fallen(now: Estimate, may: bool) -> None:
+def test_missed_incidents_are_asked_for_if_recall_may_have_fallen(now: Estimate, may: bool) -> None:
     assert may_have_fallen(PerformancePolicy(), BEFORE, {Figure.RECALL: now}) is may
     assert not may_have_fallen(PerformancePolicy(), {}, {Figure.RECALL: now})
-
-
-def test_twice_as_many_missed_terminals_are_concept_drift_that_cannot_wait() -> None:
-    rng = np.random.default_rng(3)
-    usual = [Missed(8_000, int(count)) for count in rng.poisson(16, USUAL_DAYS)]
-    found = spread(PerformancePolicy(), usual, Missed(8_000, 36))
-    assert found is not None
-    assert (found.cause, found.figure, found.priority) == (
-        Cause.CONCEPT_DRIFT,
-        Figure.MISSED_TERMINALS,
-        Priority.IMMEDIATE,
-    )
-    assert found.now.value == pytest.approx(36)
-    assert found.before.value == pytest.approx(16, abs=2)
-    assert spread(PerformancePolicy(), usual, Missed(8_000, 20)) is None
-    assert spread(PerformancePolicy(), usual, Missed(18_000, 36)) is None  # twice the traffic
-    assert spread(PerformancePolicy(), usual[: LEAST_DAYS - 1], Missed(8_000, 36)) is None
-    assert spread(PerformancePolicy(), usual, Missed(0, 0)) is None
-
-
-def test_days_that_differ_more_than_chance_are_allowed_for() -> None:
-    usual = [Missed(8_000, count) for count in (6, 16, 30) * 9]
-    assert spread(PerformancePolicy(), usual, Missed(8_000, 36)) is None
-
-
-def test_equal_days_are_not_taken_for_certain() -> None:
-    usual = [Missed(8_000, 16)] * USUAL_DAYS
-    assert spread(PerformancePolicy(), usual, Missed(8_000, 26)) is None
-    assert spread(PerformancePolicy(), usual, Missed(8_000, 36)) is not None
-
-
-def test_usual_days_are_found_different_by_chance_about_as_seldom_as_is_said() -> None:
-    rng = np.random.default_rng(4)
-    found = 0
-    for _ in range(4_000):
-        rate = 16 * rng.gamma(10, 1 / 10, USUAL_DAYS + 1)  # days that differ by a third
-        *usual, now = (Missed(8_000, int(count)) for count in rng.poisson(rate))
-        found += spread(PerformancePolicy(error=0.01), usual, now) is not None
-    assert 0.004 < found / 4_000 < 0.025

@@ -308,8 +308,9 @@ def test_recall_that_fell_is_concept_drift_and_cannot_wait(tmp_path: Path, found
 
 
 class Labelled(FakeDecidedWindows):
-    """Every window has 1,000 decisions with known labels, of which 60 are frauds and 42 of those were missed: at 14
-    terminals, and at 42 in windows that end with one moment."""
+    """Every window has 1,000 decisions with known labels, of which 60 are frauds and 42 of those were missed: at the
+    same 14 terminals, which makes a seventh of an incident of each, and on the day that ends with one moment at as many
+    new ones as there are frauds. Nobody's card occurs twice."""
 
     wide_until_us = 0
     asked: list[tuple[int, int]]
@@ -317,15 +318,17 @@ class Labelled(FakeDecidedWindows):
     def matured(self, bundle_digest: str, start_us: int, end_us: int, as_of_us: int) -> MaturedRows:
         self.asked.append((start_us, end_us))
         rows = np.arange(1_000)
-        terminals = 42 if end_us == self.wide_until_us else 14
+        customer = start_us // US_PER_HOUR * 1_000 + rows
+        missed = rows < 42
+        where = rows % 14 if end_us != self.wide_until_us else customer
         score = np.where((rows >= 42) & (rows < 60), 0.9, 0.01)
-        return MaturedRows(score, rows < 60, rows, np.where(rows < 42, rows % terminals, rows))
+        return MaturedRows(score, rows < 60, customer, np.where(missed, where, customer))
 
 
 @pytest.mark.parametrize(
     ("days", "announced", "told"), [(31, False, True), (31, True, False), (25, False, False)], ids=str
 )
-def test_fraud_missed_at_more_terminals_than_on_usual_days_cannot_wait(
+def test_fraud_missed_in_more_incidents_than_on_usual_days_cannot_wait(
     tmp_path: Path, days: int, announced: bool, told: bool
 ) -> None:
     late = scene(tmp_path, decisions(1))
@@ -342,16 +345,17 @@ def test_fraud_missed_at_more_terminals_than_on_usual_days_cannot_wait(
     assert bool(concept) == told
     if told:
         assert concept[0].priority is Priority.IMMEDIATE
-        assert concept[0].evidence["figure"] == "missed_terminals"
+        assert concept[0].evidence["figure"] == "missed_incidents"
         assert concept[0].evidence["now"] == pytest.approx(42)
-        assert concept[0].evidence["before"] == pytest.approx(14)
+        assert concept[0].evidence["before"] == pytest.approx(2, rel=0.05)  # 14 terminals, seven days each
         usual = [(first, last) for first, last in windows.asked if last <= windows.wide_until_us - 7 * US_PER_DAY]
-        assert all(first >= START_US and last - first == US_PER_DAY for first, last in usual)
-        assert len(set(usual)) == len(usual) >= 14
+        assert all(first >= START_US - 6 * US_PER_DAY and last - first == US_PER_DAY for first, last in usual)
+        assert len(set(usual)) == len(usual) >= 14 + 6
         windows.asked.clear()
         windows.wide_until_us += US_PER_HOUR
         late.run(days * 24 + 1)
         assert windows.asked, "the next firing looks again"
         assert not set(usual) & set(windows.asked), "and remembers the days that it has read"
-    kept = [row for key, row in late.metrics.rows.items() if key[1:3] == (LABEL, "missed_terminals")]
-    assert {row.value for row in kept} == {42}
+    widely = [row for key, row in late.metrics.rows.items() if key[1:3] == (LABEL, "missed_incidents")]
+    assert {row.end_us - row.start_us for row in widely} == {US_PER_DAY, 7 * US_PER_DAY}
+    assert all(row.value == pytest.approx(42) for row in widely if row.end_us - row.start_us == US_PER_DAY)
