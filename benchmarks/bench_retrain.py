@@ -45,6 +45,7 @@ from tests.fakes.recorded_history import recorded, span_of, store
 from tests.fakes.registry import FakeMeasuredRows, FakeRecords
 from tests.fakes.succession import FakePromotions
 from tests.fakes.verdict_pages import FakeVerdictPages
+from tests.fakes.views import FakeViewBook
 from twin.services import database as product_database
 
 DATABASE: Final = "retrain"
@@ -124,7 +125,7 @@ def _measured(dsn: str, now_us: int, folder: Path) -> dict[str, Any]:
     """Train twice, in this process."""
     clock, log = StillClock(now_us), FakePipelineLog()
     bundles, promotions = FileBundles(folder / "bundles"), FakePromotions()
-    succession = Succession(bundles, promotions, clock, views=[CARD_V1.name])
+    succession = Succession(bundles, promotions, clock, views=FakeViewBook())
     where = parse_postgres("DATABASE", {"DATABASE": dsn})
     runs: dict[str, Any] = {}
     rules = ModelRules(

@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Role
 from shared.domain.errors import BrokenInvariant, InvalidInput, TollgateError, Transient
+from shared.domain.feature_view import FeatureView
 from shared.ports.models import BundleStore, Scorer
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class BundleScorers:
         load: Callable[[Bundle], Scorer],
         *,
         role: Role = Role.CHAMPION,
-        views: Collection[str] | None = None,
+        views: Callable[[FeatureView], str] | None = None,
         poll_s: float = POLL_S,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,7 +67,7 @@ class BundleScorers:
             store: Where bundles and pointers are.
             load: Makes a scorer of a checked bundle.
             role: Whose scorer.
-            views: Feature views that may be served, because their entity state is complete; None for every one.
+            views: Says why a bundle of a feature view may not decide, nothing if it may; None for every one.
             poll_s: Seconds between two looks.
             monotonic: Seconds of a clock that never goes back.
         """
@@ -177,8 +178,9 @@ class BundleScorers:
 
     def _loaded(self, digest: str) -> Scorer:
         bundle = open_bundle(self._store.get(digest), digest)
-        if self._views is not None and bundle.view.name not in self._views:
-            raise BrokenInvariant(f"entity state of the feature view {bundle.view.name} is not complete yet")
+        refused = "" if self._views is None else self._views(bundle.view)
+        if refused:
+            raise BrokenInvariant(f"its feature view {bundle.view.name} may not decide: {refused}")
         return self._load(bundle)
 
     def _refuse(self, digest: str, error: TollgateError) -> None:

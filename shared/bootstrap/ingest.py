@@ -56,7 +56,7 @@ def build_ingest_app(environment: Mapping[str, str]) -> IngestApp:
     service, where, clock = data_storage(environment), parse_postgres(DATABASE, environment), SystemClock()
     probes = service.get_container_client(settings.probes_container)
     copies = service.get_container_client(settings.dead_letters_container)
-    source = champion(service, settings)
+    source = champion(service, settings, where, "ingest")
     ledger, turn = ledger_of(where, "ingest", settings.state_cache_bytes), Lock()
     labelling = Labelling(ledger, settings.key_ring, clock)
     meters = meters_of("ingest", where, settings.meters_flush_s, clock)
@@ -115,7 +115,7 @@ def dead_letter_replay(environment: Mapping[str, str]) -> Iterator[DeadLetterRep
         closing(PostgresSession(where, "replay-dead-letters")) as session,
     ):
         receipts = BlobProbeReceipts(service.get_container_client(settings.probes_container))
-        source = champion(service, settings)
+        source = champion(service, settings, where, "replay")
         source.refresh()
         scoring = Scoring(ledger, source, policy=settings.policy_rule, keys=settings.key_ring, clock=clock)
         labelling = Labelling(ledger, settings.key_ring, clock)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,6 @@ from shared import telemetry
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import PostgresConnection
 from shared.ports.ledger import Ledger
-from shared.services.backfilling import COMPLETE_VIEWS
 from shared.settings import AppSettings, DecidingSettings
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from shared.adapters.bundle_scorers import BundleScorers
     from shared.domain.bundle import Bundle
+    from shared.domain.feature_view import FeatureView
     from shared.domain.policy_choice import Choice
     from shared.ports.models import Scorer
 
@@ -44,7 +45,9 @@ def configured[Settings: AppSettings](kind: type[Settings], environment: Mapping
     return settings
 
 
-def champion(service: BlobServiceClient, settings: DecidingSettings) -> BundleScorers:
+def champion(
+    service: BlobServiceClient, settings: DecidingSettings, where: PostgresConnection, app: str
+) -> BundleScorers:
     """The source of the deciding model; nothing is fetched yet."""
     from shared.adapters.blob_bundles import BlobBundles  # noqa: PLC0415 - at the first use, like all of the SDK
     from shared.adapters.bundle_scorers import BundleScorers  # noqa: PLC0415
@@ -55,7 +58,7 @@ def champion(service: BlobServiceClient, settings: DecidingSettings) -> BundleSc
         return scorer
 
     store = BlobBundles(service.get_container_client(settings.models_container))
-    return BundleScorers(store, load, views=COMPLETE_VIEWS, poll_s=settings.champion_poll_s)
+    return BundleScorers(store, load, views=views_of(where, app), poll_s=settings.champion_poll_s)
 
 
 def _tell_policy(choice: Choice, scorer: Scorer) -> None:
@@ -63,6 +66,20 @@ def _tell_policy(choice: Choice, scorer: Scorer) -> None:
     said = {"policy": choice.policy.name, **choice.policy.parameters, "numbers_from": choice.origin, "why": choice.why}
     text = telemetry.with_fields("a model brings its policy", bundle_digest=scorer.bundle_digest, **said)
     _log.log(logging.WARNING if choice.why else logging.INFO, text)
+
+
+def views_of(where: PostgresConnection, app: str) -> Callable[[FeatureView], str]:
+    """Says why a feature view may not decide; connects each time, because a champion changes seldom."""
+
+    def why_refused(view: FeatureView) -> str:
+        from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415 - paid by those who connect
+        from shared.adapters.postgres_views import PostgresViewBook  # noqa: PLC0415
+        from shared.domain import kept_view  # noqa: PLC0415
+
+        with closing(PostgresSession(where, f"{app}-views")) as session:
+            return kept_view.why_refused(view, PostgresViewBook(session).kept())
+
+    return why_refused
 
 
 def load_scorer(bundle: Bundle) -> Scorer:

@@ -58,7 +58,7 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
     settings = configured(ScoreSettings, environment)
     service, where, clock = data_storage(environment), parse_postgres(DATABASE, environment), SystemClock()
     probes = service.get_container_client(settings.probes_container)
-    source = champion(service, settings)
+    source = champion(service, settings, where, "score")
     meters = meters_of("score", where, settings.meters_flush_s, clock)
     front = Front(meters, Cors(parse_origins(settings.cors_origins)))
     batching = Batching(

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from shared.bootstrap.retrain_registry import run_records
-from shared.services.backfilling import COMPLETE_VIEWS
 from shared.services.succession import Succession
 
 if TYPE_CHECKING:
@@ -31,9 +30,10 @@ def succession_of(
     """
     from shared.adapters.postgres_promotions import PostgresPromotions  # noqa: PLC0415 - paid by those who connect
     from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
+    from shared.adapters.postgres_views import PostgresViewBook  # noqa: PLC0415
 
     with (
         closing(PostgresSession(where, f"{app}-succession")) as session,
         run_records(where, clock, tracking_uri, app) as records,
     ):
-        yield Succession(store, PostgresPromotions(session), clock, views=COMPLETE_VIEWS, records=records)
+        yield Succession(store, PostgresPromotions(session), clock, views=PostgresViewBook(session), records=records)

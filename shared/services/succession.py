@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.errors import BrokenInvariant, InvalidInput, NotFound, Transient
+from shared.domain.kept_view import KeptView, ViewStatus, why_refused
 from shared.domain.promotion import Acceptance, Verdict, read_verdict, verdict_digest, write_verdict
 from shared.ports.clock import Clock
 from shared.ports.models import BundleStore
 from shared.ports.registry import RunRecords
 from shared.ports.succession import Action, Change, KeptVerdict, KnownModel, Promotions
+from shared.ports.views import ViewBook
 from shared.services.succession_following import follow, known_model
 
 _log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class Succession:
         promotions: Promotions,
         clock: Clock,
         *,
-        views: Collection[str],
+        views: ViewBook,
         records: RunRecords | None = None,
     ) -> None:
         """Prepare.
@@ -66,7 +68,7 @@ class Succession:
             store: Where bundles and pointers are.
             promotions: The account of who played which role.
             clock: Dates changes.
-            views: Feature views whose entity state is complete, so that a champion may use them.
+            views: What is kept of feature views; a champion's must be complete.
             records: The queue of the model registry, where aliases follow; None for no registry.
         """
         self._store = store
@@ -273,10 +275,11 @@ class Succession:
 
     def _fit_to_decide(self, digest: str) -> Bundle:
         bundle = self._opened(digest)
-        if bundle.view.name not in self._views:
-            raise InvalidInput(
-                "digest", f"needs entity state of the feature view {bundle.view.name}, which is not complete"
-            )
+        refused = why_refused(bundle.view, self._views.kept())
+        if refused:
+            raise InvalidInput("digest", f"its feature view {bundle.view.name} may not decide: {refused}")
+        # Its definition is kept from the first champion on, so that no release can change it under the same name.
+        self._views.keep(KeptView.of(bundle.view, ViewStatus.COMPLETE, self._clock.now_us()))
         return bundle
 
     def _register(self, bundle: Bundle) -> None:

@@ -19,12 +19,12 @@ from typing import Final
 
 from shared.adapters.postgres_promotions import PostgresPromotions
 from shared.adapters.postgres_session import PostgresSession
+from shared.adapters.postgres_views import PostgresViewBook
 from shared.adapters.schema.grants import Role as Group
 from shared.adapters.system_clock import SystemClock
 from shared.domain.bundle_manifest import canonical_json
 from shared.domain.bundle_pointer import Role
 from shared.domain.promotion import Check, CheckName, GateRules, Verdict, write_verdict
-from shared.services.backfilling import COMPLETE_VIEWS
 from shared.services.succession import Succession
 from tests.conftest import MigratedDatabase
 from tests.fakes.bundles import golden_files
@@ -123,7 +123,7 @@ class Stage:
 def stage(database: MigratedDatabase, storage: str, folder: Path) -> Iterator[Stage]:
     models = Models(storage)
     session = PostgresSession(database.role_connection(Group.RETRAIN), "test")
-    throne = Succession(models.store, PostgresPromotions(session), SystemClock(), views=COMPLETE_VIEWS)
+    throne = Succession(models.store, PostgresPromotions(session), SystemClock(), views=PostgresViewBook(session))
     # What an installation has by default, not what other tests speed up.
     app_settings = settings(storage, login(database), models.name, CHAMPION_POLL_S="2")
     try:

@@ -177,11 +177,11 @@ def test_another_pointer_ends_a_refusal_at_once(store: Store, tmp_path: Path) ->
 
 def test_a_bundle_whose_view_is_not_ready_is_refused(store: Store) -> None:
     champion(store, golden_files())
-    scorers = BundleScorers(store, OnnxScorer, views={"handbook-v1"})
+    scorers = BundleScorers(store, OnnxScorer, views=lambda view: f"{view.name} is filling")
     scorers.refresh()
     assert scorers.refusal is not None
-    assert "entity state of the feature view card-v1 is not complete yet" in scorers.refusal.reason
-    assert BundleScorers(store, OnnxScorer, views={"card-v1"}).refresh()
+    assert scorers.refusal.reason == "its feature view card-v1 may not decide: card-v1 is filling"
+    assert BundleScorers(store, OnnxScorer, views=lambda _: "").refresh()
 
 
 def test_while_the_store_is_away_the_last_good_one_serves(store: Store) -> None:

@@ -37,6 +37,7 @@ from tests.fakes.registry import FakeMeasuredRows
 from tests.fakes.succession import FakePromotions
 from tests.fakes.training_data import FakeTrainingData
 from tests.fakes.verdict_pages import FakeVerdictPages
+from tests.fakes.views import FakeViewBook
 
 RUN = "retrain/5/one"
 LENIENT = GateRules(
@@ -84,7 +85,9 @@ class World:
     def __post_init__(self) -> None:
         self.bundles = FileBundles(self.folder)
         self.clock.time_us = plan_of(self.data.transactions).as_of_us
-        self.succession = Succession(self.bundles, self.promotions, self.clock, views=["card-v1"], records=self.records)
+        self.succession = Succession(
+            self.bundles, self.promotions, self.clock, views=FakeViewBook(), records=self.records
+        )
 
     def run(
         self, gate: GateRules = LENIENT, *, trial_us: int = US_PER_DAY, limit_s: float = 1e9, lease_s: int = 86_400

@@ -24,6 +24,7 @@ from tests.fakes.bundles import golden_files
 from tests.fakes.notices import FakeNotices
 from tests.fakes.probes import FakeClock
 from tests.fakes.succession import FakePromotions
+from tests.fakes.views import FakeViewBook
 
 RULES = TrialRules(24 * US_PER_HOUR, 1_000)
 
@@ -50,7 +51,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.bundles = FileBundles(self.folder)
-        self.succession = Succession(self.bundles, self.promotions, self.clock, views=["card-v1"])
+        self.succession = Succession(self.bundles, self.promotions, self.clock, views=FakeViewBook())
         self.champion = self.bundles.put(golden_files())
         self.challenger = self.bundles.put(other_files())
         self.succession.accept(self.champion, author="a person", reason="the first one")

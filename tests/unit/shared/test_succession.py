@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from shared.domain.bundle import bundle_digest
 from shared.domain.bundle_manifest import MANIFEST, MODEL, read_manifest
 from shared.domain.bundle_pointer import Pointed, Pointer, Role
 from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput, NotFound, TollgateError, Transient
+from shared.domain.feature_view import CARD_V1
+from shared.domain.kept_view import KeptView, ViewStatus, definition_digest
 from shared.domain.promotion import Check, CheckName, GateRules, Verdict, read_verdict, write_verdict
 from shared.domain.registry import read_record
 from shared.ports.succession import Action, Change, KeptVerdict, ModelStatus
@@ -25,6 +27,7 @@ from tests.fakes.bundles import golden_files
 from tests.fakes.probes import FakeClock
 from tests.fakes.registry import FakeRecords
 from tests.fakes.succession import FakePromotions
+from tests.fakes.views import FakeViewBook
 
 A = {"author": "ada", "reason": "because"}
 
@@ -80,12 +83,12 @@ class Account(FakePromotions):
 class World:
     """A store with three bundles, an account, and who changes roles in them."""
 
-    def __init__(self, folder: Path, views: Sequence[str] = ("card-v1",)) -> None:
+    def __init__(self, folder: Path) -> None:
         self.store = Store(folder)
         self.promotions = Account()
         self.records = FakeRecords()
         self.clock = FakeClock()
-        self.views = views
+        self.views = FakeViewBook()
         for number in range(1, 4):
             self.store.put(files(number))
         self.throne = self.another()
@@ -191,13 +194,23 @@ def test_a_damaged_bundle_is_not_promoted(world: World, tmp_path: Path) -> None:
     assert not world.throne.history()
 
 
-def test_a_view_whose_state_is_not_complete_does_not_serve(tmp_path: Path) -> None:
-    world = World(tmp_path, views=("another-v1",))
+def test_a_view_that_may_not_decide_does_not_serve(world: World) -> None:
     world.pass_gate(1, None)
+    world.views.keep(replace(KeptView.of(CARD_V1, ViewStatus.COMPLETE, 1), definition="0" * 64))
     for change in (world.throne.promote, world.throne.accept):
-        with pytest.raises(InvalidInput, match="card-v1, which is not complete"):
+        with pytest.raises(InvalidInput, match="card-v1 may not decide: its definition is not the one that was kept"):
             change(digest(1), **A)
     world.throne.appoint(Role.SHADOW, digest(1), **A)  # it decides nothing there
+
+
+def test_the_definition_of_a_champions_view_is_kept_from_the_first_one_on(world: World) -> None:
+    world.throne.appoint(Role.SHADOW, digest(3), **A)
+    assert not world.views.kept()
+    world.reign(1, 2)
+    (kept,) = world.views.kept()
+    assert (kept.name, kept.status, kept.definition) == ("card-v1", ViewStatus.COMPLETE, definition_digest(CARD_V1))
+    world.throne.rollback(**A)
+    assert world.views.kept() == [kept]
 
 
 def test_a_first_champion_that_misses_floors_is_accepted_on_a_persons_word(world: World) -> None:

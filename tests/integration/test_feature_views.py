@@ -1,0 +1,391 @@
+"""A feature view that looks further back than state is kept, on a real server with history, writers and a real kill."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import psycopg
+import pytest
+
+from shared.adapters.postgres import PostgresConnection
+from shared.adapters.postgres_archive import PostgresArchive
+from shared.adapters.postgres_erasure import PostgresErasure
+from shared.adapters.postgres_filling import PostgresStateFilling
+from shared.adapters.postgres_ledger import WiredLedger
+from shared.adapters.postgres_session import PostgresSession
+from shared.adapters.postgres_views import PostgresViewBook
+from shared.adapters.schema.grants import Role
+from shared.domain.archive import Selection
+from shared.domain.entity_state import EntityState, fold
+from shared.domain.entity_state_codec import read_state, state_bytes
+from shared.domain.entity_state_layout import BASE_LAYOUT, StateLayout
+from shared.domain.entity_state_read import StateReader
+from shared.domain.errors import Conflict, Transient
+from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, VIEWS, Entity, Feature, FeatureView, Measure, Null
+from shared.domain.features import History, PastTransaction, transform_one
+from shared.domain.identifiers import CustomerId
+from shared.domain.instants import US_PER_DAY
+from shared.domain.kept_view import KeptView, ViewStatus, declared_layout, why_refused
+from shared.domain.labels import LABEL_DELAY_US, Label
+from shared.domain.ledger import LabelVersions
+from shared.domain.reasons import CATALOGUE
+from shared.domain.transaction import Transaction
+from shared.services.backfilling import Backfilling
+from shared.services.replaying import Replaying
+from shared.services.scoring import Decided, Refused, Scoring, Verdict
+from shared.services.verification_decisions import verify_decisions
+from tests.conftest import MigratedDatabase
+from tests.contract.ledger_stores import REAL, PostgresStore, labelling, scoring
+from tests.fakes.archive import FakeArchivedScorers
+from tests.fakes.ledger import Tables
+from tests.fakes.probes import FakeClock
+from tests.fakes.scorers import FixedScorers, LinearScorer
+from tests.unit.domain.worlds import BASE_US, label, same_bits, transaction
+from tests.unit.shared.test_scoring import KEYS, POLICY
+from twin.services.postgres import admin_dsn
+from twin.services.settings import DATABASE_USER, TwinSettings
+
+DAYS: Final = 300
+WITHIN_S: Final = 60.0
+
+LONG: Final = FeatureView(
+    "long-v1",
+    (
+        *HANDBOOK_V1.features,
+        Feature("c150", Measure.COUNT, "transactions", entity=Entity.CUSTOMER, window_us=150 * US_PER_DAY),
+        *(
+            Feature(f"t60_{measure}", measure, "any", null, Entity.TERMINAL, 60 * US_PER_DAY, LABEL_DELAY_US)
+            for measure, null in (
+                (Measure.COUNT, Null.ZERO),
+                (Measure.FRAUD_RATE, Null.ZERO),
+                (Measure.LAST_LABEL, Null.NAN),
+                (Measure.FRAUD_RUN, Null.ZERO),
+                (Measure.FRAUD_RUN_AGE, Null.NAN),
+            )
+        ),
+    ),
+)
+"""Looks back 60 days at terminals and 150 at customers, where state is kept for 37 and 97."""
+
+CARD: Final = LinearScorer("card", 1, CARD_V1)
+FURTHER: Final = LinearScorer("further", 2, LONG)
+
+type Item = Transaction | Label
+
+
+def stream(seed: int = 5, n_rows: int = 700) -> list[Item]:
+    """Months of traffic in the order of arrival: some of it days late, some of it months; labels late, some twice.
+
+    One customer and one terminal end early, so that what state lacks of them lies elsewhere than for the others.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[tuple[int, Item]] = []
+    for number, second in enumerate(np.sort(rng.integers(0, DAYS * 86_400, n_rows)).tolist()):
+        is_early = second < 130 * 86_400
+        item = transaction(
+            number,
+            second * 1_000_000,
+            customer=f"c{rng.integers(5 if is_early else 4)}",
+            terminal=f"m{rng.integers(7 if is_early else 6)}",
+            amount=int(rng.lognormal(8, 1)) + 1,
+        )
+        chance = rng.random()
+        delay_us = int(rng.integers(120 if chance < 0.03 else 6)) * US_PER_DAY if chance < 0.1 else 0
+        found.append((item.event_time_us + delay_us, item))
+        for _ in range(int(rng.choice([0, 1, 1, 1, 2]))):
+            known_us = int(rng.integers(60 * 86_400)) * 1_000_000
+            said = label(item, fraud=bool(rng.random() < 0.4), known_after_us=known_us)
+            found.append((said.known_at_us + int(rng.integers(US_PER_DAY)), said))
+    return [item for _, item in sorted(found, key=lambda pair: pair[0])]
+
+
+@dataclass
+class Bench:
+    """A fresh database with a stream that arrives in it."""
+
+    database: MigratedDatabase
+    store: PostgresStore
+
+    def __post_init__(self) -> None:
+        self.session = PostgresSession(self.database.role_connection(Role.BACKFILL), "test")
+        self.book = PostgresViewBook(self.session)
+
+    def feed(self, ledger: WiredLedger, items: Sequence[Item], scorer: LinearScorer = CARD) -> list[Verdict]:
+        """Decide and record, in order and in small batches."""
+        deciding, recording = scoring(ledger, FixedScorers(scorer)), labelling(ledger)
+        verdicts: list[Verdict] = []
+        for start in range(0, len(items), 9):
+            part = items[start : start + 9]
+            verdicts += deciding.decide([item for item in part if isinstance(item, Transaction)])
+            recording.record([item for item in part if isinstance(item, Label)])
+        return verdicts
+
+    def backfill(
+        self, told: Callable[[KeptView, int], None] = lambda _at, _total: None, group: int = 3, view: FeatureView = LONG
+    ) -> KeptView:
+        with filling_of(self.database.role_connection(Role.BACKFILL)) as filling:
+            return Backfilling(self.book, filling, FakeClock(), group=group).run(view, told)
+
+    def layout(self) -> StateLayout:
+        return declared_layout(self.book.kept())
+
+    def assert_as_if_kept_from_the_beginning(self) -> int:
+        """Every stored state equals, in every byte, one folded from raw events under the layout; how many."""
+        tables, layout = self.store.tables(), self.layout()
+        for (entity, key), stored in tables.entities.items():
+            ideal = fold(EntityState.empty(layout, entity), past(tables, entity, key)).state
+            assert stored.header is not None
+            found = read_state(stored.header, [data for _, data in stored.tiles.values()])
+            assert state_bytes(found) == state_bytes(ideal), (entity, key)
+        return len(tables.entities)
+
+    def verify(self) -> int:
+        """Rebuild every decision from raw events, by the versions that it knew; how many."""
+        replaying = Replaying(FakeArchivedScorers([CARD, FURTHER]))
+        archive = PostgresArchive(self.database.role_connection(Role.READER), "test")
+        report = verify_decisions(archive, replaying, Selection(None, None, 1.0, ""))
+        assert report.findings.kept == []
+        assert report.recomputed == dict.fromkeys(Entity, report.replayed)
+        assert report.late > 5
+        return report.replayed
+
+
+def past(tables: Tables, entity: Entity, key: str) -> list[PastTransaction]:
+    """Raw events of an entity with the labels that were folded."""
+    labels: dict[str, list[Label]] = {}
+    for found in tables.labels.values():
+        if isinstance(found, LabelVersions):
+            labels.setdefault(found.label.transaction_id, []).append(found.label)
+    return [
+        PastTransaction(name, row.transaction.event_time_us, row.transaction.amount_minor, tuple(labels.get(name, ())))
+        for name, row in tables.transactions.items()
+        if key == (row.transaction.customer_id if entity is Entity.CUSTOMER else row.transaction.terminal_id)
+    ]
+
+
+@contextmanager
+def filling_of(where: PostgresConnection) -> Iterator[PostgresStateFilling]:
+    with closing(PostgresStateFilling(where, "test")) as filling:
+        yield filling
+
+
+@pytest.fixture(autouse=True)
+def _long_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VIEWS, LONG.name, LONG)
+    for name in LONG.names[len(HANDBOOK_V1.names) :]:
+        monkeypatch.setitem(CATALOGUE, name, CATALOGUE["amount"])
+
+
+@pytest.fixture(params=list(REAL))
+def bench(request: pytest.FixtureRequest, database: TwinSettings, database_template: str) -> Iterator[Bench]:
+    """A database of its own for each test: a layout that was declared is never taken back."""
+    name = f"views_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(admin_dsn(database), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {database_template} OWNER {DATABASE_USER}".encode())
+    own = MigratedDatabase(name, database.postgres)
+    own.make_partitions(BASE_US - US_PER_DAY, BASE_US + (DAYS + 10) * US_PER_DAY)
+    store = PostgresStore(str(request.param), own.dsn)
+    found = Bench(own, store)
+    try:
+        yield found
+    finally:
+        found.session.close()
+        store.close()
+        with psycopg.connect(admin_dsn(database), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def fill_slowly(dsn: str) -> None:
+    """The process that is killed: one entity at a time, with a pause after each."""
+    where = PostgresConnection("DATABASE", dsn=dsn)
+    with closing(PostgresSession(where, "victim")) as session, filling_of(where) as filling:
+        Backfilling(PostgresViewBook(session), filling, FakeClock(), group=1).run(
+            LONG, lambda _at, _total: time.sleep(0.3)
+        )
+
+
+def test_a_longer_view_is_refused_filled_while_others_decide_killed_gone_on_with_and_then_decides(bench: Bench) -> None:
+    items = stream()
+    parts = [items[: len(items) * place // 5] for place in (3, 4, 5)]
+    before, during, after = parts[0], parts[1][len(parts[0]) :], parts[2][len(parts[1]) :]
+    writer = bench.store.ledger()
+    assert not [one for one in bench.feed(writer, before) if isinstance(one, Refused)]
+    assert "tollgate views backfill long-v1" in why_refused(LONG, bench.book.kept())
+    too_early = bench.feed(bench.store.ledger(), [transaction(9000, 299 * US_PER_DAY, terminal="m1")], FURTHER)
+    assert isinstance(too_early[0], Refused)
+
+    victim = multiprocessing.get_context("spawn").Process(
+        target=fill_slowly, args=(bench.database.role_dsn(Role.BACKFILL),)
+    )
+    victim.start()
+    try:
+        deadline = time.monotonic() + WITHIN_S
+        while not (kept := [view for view in bench.book.kept() if view.entities >= 2]):
+            assert time.monotonic() < deadline
+            assert victim.is_alive()
+            time.sleep(0.02)
+    finally:
+        victim.kill()
+        victim.join()
+    assert kept[0].status is ViewStatus.FILLING
+    assert "filling" in why_refused(LONG, bench.book.kept())
+
+    # The writer goes on with the states that it had in memory; what is filled already is folded further by it.
+    written: list[Verdict] = []
+    half = len(during) // 2
+    written += bench.feed(writer, during[:half])
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            written.extend(bench.feed(writer, during[half:]))
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            failures.append(error)
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        complete = bench.backfill(group=1)
+    finally:
+        thread.join()
+    assert not failures
+    assert not [one for one in written if isinstance(one, Refused)]
+    assert complete.status is ViewStatus.COMPLETE
+    assert complete.transactions > 100
+    assert why_refused(LONG, bench.book.kept()) == ""
+    assert bench.assert_as_if_kept_from_the_beginning() == 12
+
+    decided = bench.feed(bench.store.ledger(), after, FURTHER)
+    decided += bench.feed(writer, [transaction(9001, 299 * US_PER_DAY, customer="new", terminal="m1")])
+    decided += bench.feed(bench.store.ledger(), [transaction(9002, 299 * US_PER_DAY, customer="new")], FURTHER)
+    assert {one.record.view for one in decided if isinstance(one, Decided)} == {LONG.name, CARD_V1.name}
+    assert not [one for one in decided if isinstance(one, Refused)]
+    assert bench.assert_as_if_kept_from_the_beginning() == 14
+    assert bench.verify() == len(bench.store.tables().decisions) > 600
+    assert_reads_are_exact(bench)
+
+
+def assert_reads_are_exact(bench: Bench) -> None:
+    """What state gives for each pair of entities is what the reference computes over their raw history."""
+    tables = bench.store.tables()
+    states = {
+        owner: read_state(stored.header or b"", [data for _, data in stored.tiles.values()])
+        for owner, stored in tables.entities.items()
+    }
+    reader, count = StateReader(LONG), 0
+    for customer in (key for entity, key in states if entity is Entity.CUSTOMER):
+        for terminal in (key for entity, key in states if entity is Entity.TERMINAL):
+            pair = states[Entity.CUSTOMER, customer], states[Entity.TERMINAL, terminal]
+            at_us = max(state.header.greatest_us or 0 for state in pair) - BASE_US
+            probe = transaction(9999, at_us, customer=customer, terminal=terminal)
+            history = History(past(tables, Entity.CUSTOMER, customer), past(tables, Entity.TERMINAL, terminal))
+            assert same_bits(reader.read(*pair, probe), transform_one(LONG, probe, history))
+            count += 1
+    assert count > 30
+
+
+def test_a_shorter_view_decides_at_once_and_nothing_is_raised(bench: Bench) -> None:
+    items = stream(seed=6, n_rows=120)
+    bench.feed(bench.store.ledger(), items[: len(items) // 2])
+    handbook = LinearScorer("handbook", 3, HANDBOOK_V1)
+    decided = bench.feed(bench.store.ledger(), items[len(items) // 2 :], handbook)
+    assert {one.record.view for one in decided if isinstance(one, Decided)} == {HANDBOOK_V1.name}
+    assert bench.layout() == BASE_LAYOUT
+    bench.assert_as_if_kept_from_the_beginning()
+    assert bench.backfill(view=HANDBOOK_V1).status is ViewStatus.COMPLETE
+    assert bench.layout() == BASE_LAYOUT
+
+
+def test_filling_twice_and_on_an_empty_database_changes_nothing(bench: Bench) -> None:
+    assert bench.backfill().status is ViewStatus.COMPLETE
+    bench.feed(bench.store.ledger(), stream(seed=7, n_rows=150))
+    before = bench.store.all_rows()
+    assert bench.backfill().status is ViewStatus.COMPLETE
+    assert bench.store.all_rows() == before
+    bench.assert_as_if_kept_from_the_beginning()
+
+
+def test_writers_that_do_not_know_yet_are_waited_for(bench: Bench) -> None:
+    """A unit that began before the view was declared makes entities with the old layout; they are filled after it."""
+    ledger, ended = bench.store.ledger(), threading.Event()
+    bench.feed(bench.store.ledger(), stream(seed=8, n_rows=60))
+
+    class Slow(FakeClock):
+        """Stands still in the middle of the unit, between reading the layout and writing."""
+
+        def now_us(self) -> int:
+            deadline = time.monotonic() + WITHIN_S
+            while not bench.book.kept() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            ended.set()
+            return super().now_us()
+
+    old = Scoring(ledger, FixedScorers(CARD), policy=POLICY, keys=KEYS, clock=Slow())
+    thread = threading.Thread(target=old.decide, args=([transaction(9003, 0, customer="slow", terminal="slow")],))
+    thread.start()
+    try:
+        deadline = time.monotonic() + WITHIN_S
+        with psycopg.connect(bench.database.dsn, autocommit=True) as connection:
+            while not connection.execute(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL"
+            ).fetchone():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        waited: list[bool] = []
+        bench.backfill(lambda _at, _total: waited.append(ended.is_set()))
+    finally:
+        thread.join()
+    assert waited
+    assert all(waited)
+    assert (Entity.TERMINAL, "slow") in bench.store.tables().entities
+    bench.assert_as_if_kept_from_the_beginning()
+
+
+def test_a_customer_who_is_forgotten_meanwhile_stays_forgotten_and_may_come_back(bench: Bench) -> None:
+    bench.feed(bench.store.ledger(), stream(seed=9, n_rows=200))
+    erasure = PostgresErasure(bench.database.role_connection(Role.FORGET), "test")
+    gone: list[str] = []
+
+    def forget_one(at: KeptView, _total: int) -> None:
+        if not gone and at.entities == 1:
+            gone.append("c2")
+            assert erasure.erase(CustomerId("c2"), "request 1", 1) is not None
+
+    assert bench.backfill(forget_one, group=1).status is ViewStatus.COMPLETE
+    tables = bench.store.tables()
+    assert gone
+    assert (Entity.CUSTOMER, "c2") not in tables.entities
+    assert not [key for (_, key), _ in tables.entities.items() if key == "c2"]
+    bench.assert_as_if_kept_from_the_beginning()
+    (back,) = bench.feed(bench.store.ledger(), [transaction(9004, 299 * US_PER_DAY, customer="c2")], FURTHER)
+    assert isinstance(back, Decided)
+
+
+def test_only_one_fills_at_a_time(bench: Bench) -> None:
+    where = bench.database.role_connection(Role.BACKFILL)
+    with filling_of(where) as first, first.alone(), pytest.raises(Conflict, match="somebody else"):
+        bench.backfill()
+    assert bench.backfill().status is ViewStatus.COMPLETE
+
+
+def test_a_transaction_that_stays_open_is_not_waited_for_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.adapters.postgres_filling.WAIT_S", 0.3)
+    with psycopg.connect(bench.database.dsn) as connection:
+        connection.execute("SELECT pg_current_xact_id()")
+        with pytest.raises(Transient, match="still open"):
+            bench.backfill()
+        (kept,) = bench.book.kept()
+        assert kept.status is ViewStatus.DECLARED
+        connection.rollback()
+    assert bench.backfill().status is ViewStatus.COMPLETE
