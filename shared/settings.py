@@ -143,15 +143,9 @@ class CostSettings(AppSettings):
         return Capacity(self.reviews_per_day, self.costs) if self.reviews_per_day else None
 
 
-class DecidingSettings(CostSettings, ProbeSettings):
-    """What apps read that decide."""
+class PolicySettings(CostSettings):
+    """What says how a score becomes a decision."""
 
-    currency: str = Field(
-        default="EUR",
-        alias="CURRENCY",
-        pattern="^[A-Z]{3}$",
-        description="The one currency that amounts are decided in, ISO 4217; others are refused.",
-    )
     policy_name: Literal["fixed-v1", "expected-loss-v1"] = Field(
         default="fixed-v1",
         alias="POLICY",
@@ -178,6 +172,36 @@ class DecidingSettings(CostSettings, ProbeSettings):
         ge=0,
         le=MAX_AMOUNT_MINOR,
         description="What a review must save beyond its cost, minor units, where the model brings no price.",
+    )
+
+    @property
+    def policy(self) -> DecidingPolicy:
+        """The policy by settings alone; the thresholds must make sense whether it is theirs or not."""
+        fixed = Policy(self.review_threshold, self.fraud_threshold)
+        return fixed if self.policy_name == fixed.name else CostPolicy(self.costs, self.review_shadow_price_minor)
+
+    @property
+    def policy_rule(self) -> PolicyRule:
+        """How the policy follows from these settings and the model that decides."""
+        return PolicyRule(self.policy, self.capacity, self.thresholds_from)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        try:
+            _ = self.policy
+        except InvalidInput as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class DecidingSettings(PolicySettings, ProbeSettings):
+    """What apps read that decide."""
+
+    currency: str = Field(
+        default="EUR",
+        alias="CURRENCY",
+        pattern="^[A-Z]{3}$",
+        description="The one currency that amounts are decided in, ISO 4217; others are refused.",
     )
     event_max_age_days: int = Field(
         default=7,
@@ -216,17 +240,6 @@ class DecidingSettings(CostSettings, ProbeSettings):
     )
 
     @property
-    def policy(self) -> DecidingPolicy:
-        """The policy by settings alone; the thresholds must make sense whether it is theirs or not."""
-        fixed = Policy(self.review_threshold, self.fraud_threshold)
-        return fixed if self.policy_name == fixed.name else CostPolicy(self.costs, self.review_shadow_price_minor)
-
-    @property
-    def policy_rule(self) -> PolicyRule:
-        """How the policy follows from these settings and the model that decides."""
-        return PolicyRule(self.policy, self.capacity, self.thresholds_from)
-
-    @property
     def lateness_us(self) -> int:
         """How old a transaction may be, microseconds."""
         return self.event_max_age_days * US_PER_DAY
@@ -244,7 +257,7 @@ class DecidingSettings(CostSettings, ProbeSettings):
     @model_validator(mode="after")
     def _decides(self) -> Self:
         try:
-            _ = self.policy, self.key_ring
+            _ = self.key_ring
         except InvalidInput as error:
             raise ValueError(str(error)) from None  # the cause might quote a key
         return self

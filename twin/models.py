@@ -264,6 +264,9 @@ def _facts(manifest: Manifest) -> dict[str, object]:
         facts[f"span {name}"] = f"{ends}: {span.n_rows:,} transactions, {span.n_frauds:,} frauds"
     for metric in manifest.metrics:
         facts[metric.name] = f"{metric.value:.4f} ({metric.low:.4f} to {metric.high:.4f})"
+    if (fitted := manifest.capacity) is not None:
+        facts |= {f"fitted {name}": value for name, value in fitted.policy.parameters.items()}
+        facts["fitted for reviews a day"] = fitted.capacity.reviews_per_day
     facts |= {f"parameter {name}": value for name, value in sorted(manifest.parameters.items())}
     return {**facts, "data": manifest.data_digest[:SHORT]}
 

@@ -30,6 +30,7 @@ from shared.adapters.system_clock import SystemClock
 from shared.bootstrap.succession import succession_of
 from shared.domain.bundle_manifest import model_name
 from shared.domain.bundle_pointer import Role
+from shared.domain.cost_policy import MAX_REVIEWS_PER_DAY, Capacity
 from shared.domain.errors import InvalidInput, TollgateError
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.feature_view import VIEWS
@@ -42,7 +43,9 @@ from shared.ports.models import BundleStore
 from shared.services.succession import Succession
 from shared.services.training import Trained, train
 from shared.services.training_publication import next_version, publish, publish_first
+from shared.settings import SettingsError as AppSettingsError
 from twin.history import Layout, UnreadableFile, columns_of
+from twin.policy import policy_settings
 from twin.recorded_history import read_recorded
 from twin.services.settings import SettingsError, TwinSettings, login_of
 
@@ -98,6 +101,10 @@ def run(
     validation_days: Annotated[int, typer.Option(min=1, help="Days to stop growing by.")] = 7,
     calibration_days: Annotated[int, typer.Option(min=1, help="Days to calibrate on.")] = 14,
     test_days: Annotated[int, typer.Option(min=1, help="Days to test on.")] = 14,
+    reviews_per_day: Annotated[
+        int | None,
+        typer.Option(min=0, max=MAX_REVIEWS_PER_DAY, help="Fit the price of so many; REVIEWS_PER_DAY by default."),
+    ] = None,
     trees: Annotated[int, typer.Option(min=1, help="Trees, at most.")] = TRAINING_TREES,
     depth: Annotated[int, typer.Option(min=1, help="Depth of a tree, at most.")] = TRAINING_DEPTH,
 ) -> None:
@@ -115,6 +122,8 @@ def run(
     try:
         model_name(name)
         parameters = TrainingParameters(n_trees=trees, depth=depth)
+        asked = {} if reviews_per_day is None else {"REVIEWS_PER_DAY": str(reviews_per_day)}
+        capacity = policy_settings(asked).capacity
         with _store(out, connection) as store, _throne(out, store, connection) as throne:
             version = next_version(store, name)
             with _progress() as steps:
@@ -134,7 +143,14 @@ def run(
                     history = read_history(data, _layout(data, mapping, minor_digits, label_days))
                     plan = replace(plan, as_of_us=int(history.labels.known_at_us.max()))
                 made = _trained(
-                    history, plan, view=view, name=name, version=version, parameters=parameters, steps=steps
+                    history,
+                    plan,
+                    view=view,
+                    name=name,
+                    version=version,
+                    parameters=parameters,
+                    capacity=capacity,
+                    steps=steps,
                 )
                 steps("publishing", 0.0)
                 reason = f"{name} {version} trained on {source}"
@@ -149,7 +165,7 @@ def run(
                         throne.install(made.files, role, **word)
                 except InvalidInput as error:  # kept, but the part is another's
                     refused = str(error)
-    except (TollgateError, UnreadableFile, SettingsError, ConnectionSettingError) as error:
+    except (TollgateError, UnreadableFile, SettingsError, AppSettingsError, ConnectionSettingError) as error:
         _fail(str(error))
     _show(history, made, time.monotonic() - began)
     if refused:
@@ -165,6 +181,7 @@ def _trained(
     name: str,
     version: int,
     parameters: TrainingParameters,
+    capacity: Capacity | None,
     steps: Any,
 ) -> Trained:
     from shared.adapters.onnx_scorer import OnnxGraph  # noqa: PLC0415 - with the next, a second that --help does not pay
@@ -180,6 +197,7 @@ def _trained(
         name=name,
         version=version,
         parameters=parameters,
+        capacity=capacity,
         progress=steps,
     )
 
@@ -328,6 +346,9 @@ def _show(history: History, made: Trained, seconds: float) -> None:
         f"{size.n_trees} trees of depth {size.depth}, tables of {size.table_bytes / 1e6:.1f} MB; "
         f"thresholds: review {manifest.thresholds.review:.4f}, decline {manifest.thresholds.decline:.4f}"
     )
+    if (fitted := manifest.capacity) is not None:
+        price, reviews = fitted.policy.shadow_price_minor, fitted.capacity.reviews_per_day
+        _out.print(f"{reviews:,} reviews a day: a shadow price of {price:,} minor units")
     _out.print(
         f"parity over {parity.n_rows:,} rows: outputs within {parity.output:.1g}, "
         f"contributions within {parity.contribution:.1g}; {seconds:.1f} s in all"

@@ -17,13 +17,16 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from shared.adapters.blob_bundles import BlobBundles
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.file_bundles import FileBundles
 from shared.adapters.postgres_pipelines import PostgresPipelineLog, PostgresTriggers
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role
 from shared.bootstrap.retrain_training import retrain_parts
+from shared.domain.bundle_manifest import read_manifest
 from shared.domain.bundle_pointer import Role as Part
+from shared.domain.cost_policy import Capacity, Costs
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.instants import US_PER_DAY
 from shared.domain.pipeline import Cause, Priority, RunStatus, Trigger
@@ -149,6 +152,8 @@ def test_a_whole_run_as_the_app_builds_it(
         "MATURITY_DAYS": "7",
         "SEARCH_TRIALS": "1",
         "MODEL_NAME": "drawn",
+        "REVIEW_COST_MINOR": "700",
+        "REVIEWS_PER_DAY": "2",
     }
     settings = RetrainSettings.read(environment)
     clock = FakeClock(START_US + 95 * US_PER_DAY)
@@ -161,9 +166,14 @@ def test_a_whole_run_as_the_app_builds_it(
         assert outcome.startswith("refused: "), "half of its frauds cannot be told from genuine transactions"
         (run,) = PostgresPipelineLog(session).recent(PIPELINE, 9)
         assert (run.status, run.error) == (RunStatus.DONE, "")
+        made = str(run.details["bundle"])
         assert run.details["rows_read"] == 20_000 - _younger(columns[0].event_time_us, clock.time_us)
+        bundle = read_manifest(BlobBundles(blobs.get_container_client(settings.models_container)).manifest(made))
+        assert bundle.capacity is not None
+        assert bundle.capacity.capacity == Capacity(2, Costs(review_minor=700))
+        assert bundle.capacity.policy.shadow_price_minor > 0
         models = {blob.name for blob in blobs.get_container_client(settings.models_container).list_blobs()}
-        assert any(str(run.details["bundle"]) in name for name in models)
+        assert any(made in name for name in models)
         pages = [blob.name for blob in blobs.get_container_client(settings.reports_container).list_blobs()]
         assert pages == [f"verdicts/{run.details['verdict']}.html"]
         assert not [name for name in models if name.startswith("pointers/") and Part.CHAMPION in name]

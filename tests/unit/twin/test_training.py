@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 from shared.adapters.file_bundles import FileBundles
 from shared.adapters.onnx_scorer import OnnxScorer
 from shared.domain.bundle import open_bundle
+from shared.domain.bundle_manifest import read_manifest
 from shared.domain.bundle_pointer import Role
+from shared.domain.cost_policy import Capacity, Costs
 from shared.domain.instants import US_PER_DAY
 from tests.fakes.bundles import history
 from twin.history import HANDBOOK, Layout, UnreadableFile
@@ -118,6 +120,30 @@ def test_a_model_is_trained_kept_and_serves(tmp_path: Path) -> None:
     for manifest in (first, second):
         del manifest["version"]
     assert first == second  # all but the version is a function of the file
+
+
+def test_a_price_is_fitted_for_as_many_reviews_as_the_option_or_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path / "h.parquet", table())
+    monkeypatch.setenv("REVIEW_COST_MINOR", "200")
+    monkeypatch.setenv("REVIEWS_PER_DAY", "3")
+    fitted = []
+    for option in ([], ["--reviews-per-day", "2"], ["--reviews-per-day", "0"]):
+        done = run("--data", str(path), "--out", str(tmp_path / "store"), *OPTIONS, *option)
+        assert done.exit_code == 0, done.output
+        store = FileBundles(tmp_path / "store")
+        manifest = read_manifest(store.manifest(store.pointer(Role.CHAMPION).digest or ""))
+        fitted.append(manifest.capacity)
+        assert ("reviews a day: a shadow price of" in done.stdout) == (manifest.capacity is not None)
+    costs = Costs(review_minor=200)
+    assert [one and one.capacity for one in fitted] == [Capacity(3, costs), Capacity(2, costs), None]
+    prices = [one.policy.shadow_price_minor for one in fitted if one]
+    assert prices[0] < prices[1]
+    monkeypatch.setenv("REVIEWS_PER_DAY", "some")
+    done = run("--data", str(path), "--out", str(tmp_path / "store"), *OPTIONS)
+    assert (done.exit_code, "Traceback" in done.output) == (1, False)
+    assert "REVIEWS_PER_DAY" in done.stderr
 
 
 def test_columns_of_any_name_can_be_mapped(tmp_path: Path) -> None:
