@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 APPS = Path(__file__).parent / "apps"
-DEADLINE_S = 40.0
+DEADLINE_S = 60.0
 BUNDLE = {"id": "Microsoft.Azure.Functions.ExtensionBundle", "version": "[4.0.0, 5.0.0)"}
 
 
@@ -56,7 +56,7 @@ def request(
     headers: Mapping[str, str] | None = None,
 ) -> Answer:
     """One request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request(method, path, body, dict(headers or {}))
         response = connection.getresponse()
@@ -125,7 +125,7 @@ class HostProcess:
             return {}
         return {"x_functions_key": json.loads(Path(self.options["keys_file"]).read_text())["masterKey"]}
 
-    def fails(self, timeout_s: float = 30) -> tuple[int, str]:
+    def fails(self, timeout_s: float = DEADLINE_S) -> tuple[int, str]:
         """Spawn a host that must not come up; its exit code and log."""
         self.spawn()
         assert self.process is not None
@@ -151,7 +151,7 @@ class HostProcess:
     def run_by_hand(self, function: str, text: str = "") -> Answer:
         return self.post(f"/admin/functions/{function}", json.dumps({"input": text}).encode())
 
-    def stop(self, timeout_s: float = 45) -> int:
+    def stop(self, timeout_s: float = 90) -> int:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -164,7 +164,7 @@ class HostProcess:
         assert self.process is not None
         workers = self.workers()
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(DEADLINE_S)
         self.process = None
         until(lambda: not any(alive(pid) for pid in workers), "workers die with their host")
 
@@ -172,7 +172,7 @@ class HostProcess:
         """Be rid of it at once, where how it ends is not under test."""
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(DEADLINE_S)
 
 
 def alive(pid: int) -> bool:

@@ -7,7 +7,6 @@ import http.client
 import os
 import re
 import socket
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def host(new_host: StartHost, begun: Path) -> HostProcess:
+def started(new_host: StartHost, begun: Path) -> HostProcess:
     settings = {
         "BEGUN": str(begun),
         "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
@@ -35,6 +34,13 @@ def host(new_host: StartHost, begun: Path) -> HostProcess:
         "SECTION:KEY": "colon",
     }
     return new_host("http", settings, cors="https://portal.example").start()
+
+
+@pytest.fixture
+def host(started: HostProcess) -> HostProcess:
+    """The host of this file with both workers up, whatever another test has done to one."""
+    until(lambda: started.status().get("state") == "Running", "all workers up")
+    return started
 
 
 def test_request_arrives_as_in_the_cloud(host: HostProcess) -> None:
@@ -172,7 +178,7 @@ def test_pipelined_requests_are_answered_in_order(host: HostProcess) -> None:
     with socket.create_connection(("127.0.0.1", host.port)) as raw:
         one = b"GET /api/items/%d HTTP/1.1\r\nHost: x\r\n\r\n"
         raw.sendall(b"".join(one % number for number in range(3)))
-        raw.settimeout(10)
+        raw.settimeout(60)
         text = b""
         while text.count(b"number") < 3:
             text += raw.recv(65536)
@@ -182,30 +188,40 @@ def test_pipelined_requests_are_answered_in_order(host: HostProcess) -> None:
 def test_garbage_is_400_and_hurts_nobody(host: HostProcess) -> None:
     with socket.create_connection(("127.0.0.1", host.port)) as raw:
         raw.sendall(b"\x16\x03\x01 not http\r\n\r\n")
-        raw.settimeout(10)
+        raw.settimeout(60)
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
     assert host.get("/api/text").status == 200
 
 
-def test_async_functions_overlap(host: HostProcess) -> None:
-    started = time.monotonic()
+def test_async_functions_overlap(host: HostProcess, begun: Path) -> None:
+    begun.unlink(missing_ok=True)
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
-        assert len(list(pool.map(lambda _: host.get("/api/sleep/500").json(), range(12)))) == 12
-    assert time.monotonic() - started < 3
+        assert list(pool.map(lambda _: host.get("/api/meet/12").json(), range(12))) == [True] * 12
 
 
 def test_sync_functions_run_in_the_pool(host: HostProcess) -> None:
-    # 2 workers with 4 threads each: 8 calls of 500 ms at most fill two rounds.
-    started = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: host.get("/api/block/500"), range(8)))
-    assert time.monotonic() - started < 2.5
+    # 2 workers with 4 threads each: of 16 calls one of them gets 8 at least, and runs 4 of these at once.
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        assert max(pool.map(lambda _: host.get("/api/crowd/4").json(), range(16))) == 4
 
 
 def test_connections_reach_both_workers(host: HostProcess) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         seen = Counter(pool.map(lambda _: host.get("/api/sleep/50").json(), range(60)))
     assert set(seen) == set(host.workers())
+
+
+def test_a_blocked_worker_is_passed_over(host: HostProcess, begun: Path) -> None:
+    for file in (begun, begun.with_name("enough")):
+        file.unlink(missing_ok=True)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        blocked = pool.submit(host.get, "/api/hog")
+        until(lambda: begun.exists() and begun.read_text(), "a worker is blocked", pause_s=0.01)
+        seen = {host.get("/api/sleep/0").json() for _ in range(20)}
+        assert not blocked.done(), "all were answered meanwhile"
+        begun.with_name("enough").touch()
+        assert len(seen) == 1
+        assert blocked.result().json() not in seen
 
 
 def test_log_lines_carry_the_invocation_id(host: HostProcess) -> None:
@@ -272,13 +288,12 @@ def test_home_page(host: HostProcess) -> None:
 
 def test_function_over_its_timeout_is_500_and_costs_the_worker(host: HostProcess) -> None:
     before = set(host.workers())
-    assert host.get("/api/sleep/10000").status == 500
+    assert host.get("/api/sleep/20000").status == 500
     until(lambda: len(set(host.workers()) - before) == 1 and len(host.workers()) == 2, "a new worker")
     assert "a function ran over functionTimeout" in host.log()
 
 
 def test_killed_worker_drops_only_its_own_requests(host: HostProcess, begun: Path) -> None:
-    until(lambda: host.status()["state"] == "Running", "all workers up")
     victim = host.workers()[0]
     begun.unlink(missing_ok=True)
     with concurrent.futures.ThreadPoolExecutor(16) as pool:

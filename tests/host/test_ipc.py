@@ -91,7 +91,7 @@ def test_rubbish_closes_the_channel(rubbish: bytes) -> None:
         channel = await Channel.over(left, echo)
         right.sendall(rubbish)
         right.close()
-        await asyncio.wait_for(channel.run(), 5)
+        await asyncio.wait_for(channel.run(), 60)
         with pytest.raises(ChannelClosed):
             await channel.ask("echo")
 

@@ -42,6 +42,24 @@ BLOCKS = """
     return ""
 """
 
+WAITS = """
+inside = 0
+
+@app.route(route="wait")
+async def wait(req: func.HttpRequest) -> str:
+    global inside
+    begun()
+    inside += 1
+    most = inside
+    while not os.path.exists("enough"):
+        most = max(most, inside)
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0.1)
+    most = max(most, inside)
+    inside -= 1
+    return str(most)
+"""
+
 
 def hello(text: str) -> str:
     return APP + HELLO.format(text=text)
@@ -78,9 +96,7 @@ def test_stop_cuts_off_what_outlives_the_grace_period(new_host: StartHost, tmp_p
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         call = begin(host, "/api/block", pool)
         in_flight(host, 1)
-        started = time.monotonic()
-        assert host.stop() == 0
-        assert time.monotonic() - started < 10
+        assert host.stop(25) == 0, "2 s and not the usual 30"
         outcome = call.exception() or call.result().status
     assert outcome == 500 or isinstance(outcome, ConnectionError)
 
@@ -153,7 +169,7 @@ def test_change_is_taken_over_without_a_gap(watched: HostProcess) -> None:
         call = begin(watched, "/api/sleep/4000", pool)
         in_flight(watched, 1)
         write_app(watched.app_dir, hello("two"))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while seen[b"two"] < 5:
             seen[watched.get("/api/hello").body] += 1  # a refused connection would raise
             assert time.monotonic() < deadline
@@ -275,13 +291,15 @@ def test_package_without_the_runtime_is_named(new_host: StartHost, tmp_path: Pat
 
 def test_requests_over_the_outstanding_limit_are_429(new_host: StartHost, tmp_path: Path) -> None:
     limits = {"extensions": {"http": {"maxOutstandingRequests": 3, "maxConcurrentRequests": 1}}}
-    host = new_host(write_app(tmp_path / "app", hello("one"), limits), {}).start()
-    started = time.monotonic()
+    host = new_host(write_app(tmp_path / "app", hello("one") + WAITS, limits), {}).start()
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        calls = [begin(host, "/api/sleep/700", pool) for _ in range(8)]
-        statuses = Counter(call.result().status for call in calls)
-    assert statuses == {200: 3, 429: 5}
-    assert time.monotonic() - started >= 2.1, "one executes at a time, the others wait"
+        calls = [begin(host, "/api/wait", pool) for _ in range(8)]
+        until(lambda: sum(call.done() for call in calls) == 5, "those over the limit are told at once")
+        assert {call.result().status for call in calls if call.done()} == {429}
+        in_flight(host, 1)
+        (host.app_dir / "enough").touch()
+        answers = [call.result() for call in calls]
+    assert [answer.body for answer in answers if answer.status == 200] == [b"1"] * 3, "one executes at a time"
     assert host.get("/api/hello").status == 200
 
 
@@ -312,5 +330,5 @@ def test_stop_during_the_import_is_clean(new_host: StartHost, tmp_path: Path) ->
     app_dir = write_app(tmp_path / "app", code)
     host = new_host(app_dir, {}).spawn()
     until(lambda: (app_dir / "pid").exists() and (app_dir / "pid").read_text(), "the import begins")
-    assert host.stop(10) == 0
+    assert host.stop(25) == 0, "the import would take half a minute"
     assert not alive(int((app_dir / "pid").read_text()))

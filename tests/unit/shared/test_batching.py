@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ class Recorder:
         self.units.append([item.transaction_id for item in transactions])
         self.entered.set()
         if self.gate is not None:
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
         if self.faults:
             raise self.faults.pop(0)
         return [Refused(item.transaction_id, Conflict("transaction_id", "seen")) for item in transactions]
@@ -188,16 +187,14 @@ def test_the_deadline_is_kept_and_what_was_under_way_goes_on() -> None:
     recorder = Recorder(gate=threading.Event())
 
     async def run(queue: Batching) -> None:
-        began_at = time.monotonic()
         slow = asyncio.create_task(queue.decide([transaction("a")]))
         await began(recorder)
         waiting = asyncio.create_task(queue.decide([transaction("b")]))
         for answered in await asyncio.gather(slow, waiting):
             assert isinstance(errors(answered)[0], Transient)
-        assert time.monotonic() - began_at < 2
         assert queue.waiting == 0
         assert recorder.gate is not None
-        recorder.gate.set()
+        recorder.gate.set()  # only now: all were answered while the first was still under way
         assert names(await queue.decide([transaction("c")])) == ["c"]
 
     with batching(recorder, BatchLimits(deadline_s=0.1)) as queue:
@@ -212,10 +209,10 @@ def test_a_deadline_leaves_what_is_decided_already() -> None:
     class Second(Recorder):
         def decide(self, transactions: Sequence[Transaction]) -> list[Verdict]:
             if recorder.units:
-                assert gate.wait(10)
+                assert gate.wait(60)
             return recorder.decide(transactions)
 
-    with batching(lambda _: Second(), BatchLimits(unit=2, deadline_s=0.2)) as queue:
+    with batching(lambda _: Second(), BatchLimits(unit=2, deadline_s=1)) as queue:
         answered = asyncio.run(queue.decide([transaction(name) for name in "abc"]))
         gate.set()
     assert [type(error) for error in errors(answered)] == [Conflict, Conflict, Transient]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -32,7 +31,7 @@ class FakeChannel:
 
     def send(self, notice: Notice) -> None:
         if self.hold is not None:
-            self.hold.wait(10)
+            assert self.hold.wait(60)
         fault = self.faults.pop(0) if len(self.faults) > 1 else self.faults[0]
         if fault is not None:
             raise fault
@@ -134,11 +133,9 @@ def test_a_channel_that_hangs_delays_no_other_and_keeps_its_lease() -> None:
     mail, slack = FakeChannel(hold=held), FakeChannel("slack")
     store, clock = FakeNotices(), FakeClock()
     store.put(notice("a"))
-    notifying = Notifying(store, (mail, slack), clock, lambda: 0.0, round_s=0.1, grace_s=0.2)
-    started = time.monotonic()
+    notifying = Notifying(store, (mail, slack), clock, lambda: 0.0, round_s=1.5, grace_s=0.5)
     done = notifying.send_waiting()
-    assert time.monotonic() - started < 5
-    assert slack.keys == ["a"]
+    assert (slack.keys, mail.keys) == (["a"], []), "it came back while one still hung"
     assert (done["mail"].sent, done["slack"].sent) == (0, 1)
     assert statuses(store, "mail") == [NoticeStatus.WAITING]
     held.set()

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,11 @@ def note_begin() -> None:
     """One letter per call, so that a test knows when calls are in flight."""
     with Path(os.environ["BEGUN"]).open("a") as file:
         file.write("x")
+
+
+def begun() -> int:
+    """Calls that have begun, of both workers."""
+    return len(Path(os.environ["BEGUN"]).read_text())
 
 
 def answer(document: object, status: int = 200) -> func.HttpResponse:
@@ -127,15 +133,41 @@ async def sleep(req: func.HttpRequest) -> func.HttpResponse:
     return answer(os.getpid())
 
 
-@app.route(route="block/{ms:int}", methods=["GET"])
-def block(req: func.HttpRequest) -> func.HttpResponse:
-    time.sleep(int(req.route_params["ms"]) / 1000)
-    return answer(os.getpid())
+@app.route(route="meet/{count:int}", methods=["GET"])
+async def meet(req: func.HttpRequest) -> func.HttpResponse:
+    """Wait until so many calls have begun; says whether they have."""
+    note_begin()
+    deadline_s = time.monotonic() + 7
+    while begun() < int(req.route_params["count"]) and time.monotonic() < deadline_s:  # noqa: ASYNC110  (another process begins)
+        await asyncio.sleep(0.02)
+    return answer(begun() >= int(req.route_params["count"]))
 
 
-@app.route(route="hog/{ms:int}", methods=["GET"])
+inside: set[int] = set()
+counts: list[int] = []
+
+
+@app.route(route="crowd/{count:int}", methods=["GET"])
+def crowd(req: func.HttpRequest) -> func.HttpResponse:
+    """Stay until so many calls were in this worker at once, and a moment longer; says what the most was."""
+    inside.add(threading.get_ident())
+    counts.append(len(inside))
+    deadline_s = time.monotonic() + 6
+    while max(counts) < int(req.route_params["count"]) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    inside.discard(threading.get_ident())
+    return answer(max(counts))
+
+
+@app.route(route="hog", methods=["GET"])
 async def hog(req: func.HttpRequest) -> func.HttpResponse:
-    time.sleep(int(req.route_params["ms"]) / 1000)  # noqa: ASYNC251  (the mistake is the point: it stops the worker)
+    """Block the event loop until a file says that it is enough."""
+    enough = Path(os.environ["BEGUN"]).with_name("enough")
+    note_begin()
+    deadline_s = time.monotonic() + 7
+    while not enough.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.02)  # noqa: ASYNC251  (the mistake is the point: it stops the worker)
     return answer(os.getpid())
 
 
