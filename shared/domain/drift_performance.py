@@ -137,7 +137,7 @@ def ratio(numerator: Floats, denominator: Floats, *clusters: Codes) -> Estimate:
     Args:
         numerator: (n,) what is summed above.
         denominator: (n,) what is summed below.
-        clusters: (n,) codes, each a way in which rows belong together.
+        clusters: (n,) codes from nought on with few gaps, each a way in which rows belong together.
     """
     below = float(denominator.sum())
     if below <= 0:
@@ -146,8 +146,7 @@ def ratio(numerator: Floats, denominator: Floats, *clusters: Codes) -> Estimate:
     residual = numerator - value * denominator
     variance = 0.0
     for codes in clusters:
-        place = np.unique(codes, return_inverse=True)[1]
-        variance = max(variance, float((np.bincount(place, weights=residual) ** 2).sum()))
+        variance = max(variance, float((np.bincount(codes, weights=residual) ** 2).sum()))
     half = NORMAL_95 * math.sqrt(variance) / below
     return Estimate(value, value - half, value + half, int(np.count_nonzero(denominator)))
 
@@ -160,12 +159,12 @@ def figures(rows: MaturedRows, threshold: float) -> dict[Figure, Estimate]:
         threshold: Calibrated score from which on a decision counts as a decline.
     """
     found, fraud = (rows.score >= threshold).astype(np.float64), rows.is_fraud.astype(np.float64)
-    clusters = rows.customer, rows.terminal
+    customer, terminal = (np.unique(codes, return_inverse=True)[1] for codes in (rows.customer, rows.terminal))
     return {
-        Figure.RECALL: ratio(found * fraud, fraud, *clusters),
-        Figure.PRECISION: ratio(found * fraud, found, *clusters),
-        Figure.CALIBRATION: ratio(rows.score, fraud, *clusters),
-        Figure.FRAUD_RATE: ratio(fraud, np.ones(len(fraud)), *clusters),
+        Figure.RECALL: ratio(found * fraud, fraud, customer, terminal),
+        Figure.PRECISION: ratio(found * fraud, found, customer, terminal),
+        Figure.CALIBRATION: ratio(rows.score, fraud, customer, terminal),
+        Figure.FRAUD_RATE: ratio(fraud, np.ones(len(fraud)), customer, terminal),
     }
 
 

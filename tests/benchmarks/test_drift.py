@@ -1,7 +1,7 @@
 """The short form of the drift benchmark: one small world, quiet hours and a drift of all amounts."""
 
-from benchmarks.bench_drift import fitted, scored
 from benchmarks.drift_streams import HOURS_PER_DAY, REFERENCE, Watch, reference_of, simulated
+from benchmarks.drift_watching import fitted, scored
 from shared.domain.drift_policy import Watched
 from shared.domain.feature_view import CARD_V1
 
