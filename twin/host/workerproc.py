@@ -35,6 +35,9 @@ _CAUSES = {
 # How long a worker may take to note that it shall not accept connections; one with a blocked loop never does.
 CLOSE_PATIENCE_S = 1.0
 
+# A worker that was told to leave calls the app's exit functions first, for 10 s at most.
+LEAVING_PATIENCE_S = 12.0
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerOrder:
@@ -166,14 +169,14 @@ class WorkerProcess:
                 self.process.kill()
         except (ChannelClosed, RemoteError) as problem:
             log.debug("worker %s did not drain: %s", self.name, problem)
-        await self.end()
+        await self.end(LEAVING_PATIENCE_S)
         return abandoned
 
-    async def end(self) -> int:
-        """Wait briefly for the process to leave, else kill it; returns its exit code."""
+    async def end(self, patience_s: float = 2.0) -> int:
+        """Wait for the process to leave, else kill it; returns its exit code."""
         self.ready = False
         try:
-            return await asyncio.wait_for(self.process.wait(), 2)
+            return await asyncio.wait_for(self.process.wait(), patience_s)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()

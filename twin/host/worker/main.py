@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import logging
 import os
@@ -29,6 +30,9 @@ log = logging.getLogger("twin.host.worker")
 
 # A function that blocks the event loop cannot be answered for; after this much more the whole process ends.
 BLOCKED_SLACK_S = 5.0
+
+# How long exit functions may take: the host waits a little longer (`workerproc.LEAVING_PATIENCE_S`).
+LEAVING_S = 10.0
 
 
 class Worker:
@@ -213,6 +217,14 @@ def _with_return(outcome: Outcome) -> list[tuple[str, TypedData]]:
     return values
 
 
+def _run_exit_functions() -> None:
+    """Call what the app registered for its end, as an interpreter that ends in order does; `LEAVING_S` at most."""
+    functions = atexit._run_exitfuncs  # noqa: SLF001  (os._exit leaves them out)
+    leaving = threading.Thread(target=functions, name="exit-functions", daemon=True)
+    leaving.start()
+    leaving.join(LEAVING_S)
+
+
 def run(order: Mapping[str, Any]) -> None:
     """Live as a worker; ends the process without waiting for threads that functions left behind."""
     logs.install(order["name"], order["log_level"], order["log_format"])
@@ -225,6 +237,7 @@ def run(order: Mapping[str, Any]) -> None:
     code = 1
     with contextlib.suppress(KeyboardInterrupt, ChannelClosed):
         code = runner.run(Worker(order).run())
+    _run_exit_functions()
     sys.stdout.flush()
     sys.stderr.flush()
     # A sync function may hang in the thread pool for ever; an orderly exit would wait for it.
