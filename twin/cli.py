@@ -15,7 +15,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from twin import changes, database, dead_letters, importing, models, performance, policy, traffic, training, verifying
+from twin import (
+    changes,
+    database,
+    dead_letters,
+    importing,
+    models,
+    performance,
+    policy,
+    traffic,
+    training,
+    verifying,
+    views,
+)
 from twin.services import plan as planning
 from twin.services import state_folder
 from twin.services.modes import Mode
@@ -42,6 +54,7 @@ app.command(name="import")(importing.import_history)
 app.add_typer(verifying.verify, name="verify")
 app.command(name="train")(training.run)
 app.add_typer(models.app, name="models")
+app.add_typer(views.app, name="views")
 app.add_typer(policy.app, name="policy")
 app.command()(models.promote)
 app.command()(verifying.replay)

@@ -175,13 +175,14 @@ class TrainingRun:
         """Train on what is known by now.
 
         Raises:
-            InvalidInput: There is too little history.
+            InvalidInput: There is too little history, or a model of the feature view may not decide.
             LeaseLost: Another process may have taken over.
             TollgateError: As the stores, the training and the gate.
         """
         stores, rules = self._stores, self._rules
         steps = Steps(lease, rules.limit_s, self._monotonic_s)
         steps("reading")
+        stores.succession.check(rules.view)
         champion = stores.bundles.pointer(Role.CHAMPION).digest
         facing = None if champion is None else stores.bundles.get(champion)
         plan = replace(rules.plan, as_of_us=now_us)

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from shared.domain.bundle import Bundle, open_bundle
 from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.errors import BrokenInvariant, InvalidInput, NotFound, Transient
+from shared.domain.feature_view import FeatureView
 from shared.domain.kept_view import KeptView, ViewStatus, why_refused
 from shared.domain.promotion import Acceptance, Verdict, read_verdict, verdict_digest, write_verdict
 from shared.ports.clock import Clock
@@ -262,6 +263,16 @@ class Succession:
             raise InvalidInput("digest", f"{text} fits {len(found)} bundles: {', '.join(map(_short, found))}")
         return found[0]
 
+    def check(self, view: FeatureView) -> None:
+        """Refuse a feature view of which no model could become champion now.
+
+        Raises:
+            InvalidInput: Entity state is not complete for it, or another definition was kept under its name.
+        """
+        refused = why_refused(view, self._views.kept())
+        if refused:
+            raise InvalidInput("view", f"{view.name} may not decide: {refused}")
+
     def reconcile(self) -> int:
         """Bring pointers and account together; returns how many states were written. Idempotent."""
         return follow(self._store, self._promotions, self._records, self._clock.now_us())
@@ -275,9 +286,7 @@ class Succession:
 
     def _fit_to_decide(self, digest: str) -> Bundle:
         bundle = self._opened(digest)
-        refused = why_refused(bundle.view, self._views.kept())
-        if refused:
-            raise InvalidInput("digest", f"its feature view {bundle.view.name} may not decide: {refused}")
+        self.check(bundle.view)
         # Its definition is kept from the first champion on, so that no release can change it under the same name.
         self._views.keep(KeptView.of(bundle.view, ViewStatus.COMPLETE, self._clock.now_us()))
         return bundle

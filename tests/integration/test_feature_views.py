@@ -8,27 +8,37 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import psycopg
 import pytest
+from typer.testing import CliRunner, Result
 
+from shared.adapters.bundle_scorers import BundleScorers
+from shared.adapters.file_bundles import FileBundles
+from shared.adapters.onnx_scorer import OnnxScorer
 from shared.adapters.postgres import PostgresConnection
 from shared.adapters.postgres_archive import PostgresArchive
 from shared.adapters.postgres_erasure import PostgresErasure
 from shared.adapters.postgres_filling import PostgresStateFilling
 from shared.adapters.postgres_ledger import WiredLedger
+from shared.adapters.postgres_promotions import PostgresPromotions
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.postgres_views import PostgresViewBook
 from shared.adapters.schema.grants import Role
+from shared.bootstrap.parts import views_of
 from shared.domain.archive import Selection
+from shared.domain.bundle import open_bundle, pack_bundle
+from shared.domain.bundle_pointer import Pointer
+from shared.domain.bundle_pointer import Role as ModelRole
 from shared.domain.entity_state import EntityState, fold
 from shared.domain.entity_state_codec import read_state, state_bytes
 from shared.domain.entity_state_layout import BASE_LAYOUT, StateLayout
 from shared.domain.entity_state_read import StateReader
-from shared.domain.errors import Conflict, Transient
+from shared.domain.errors import Conflict, InvalidInput, Transient
 from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, VIEWS, Entity, Feature, FeatureView, Measure, Null
 from shared.domain.features import History, PastTransaction, transform_one
 from shared.domain.identifiers import CustomerId
@@ -36,11 +46,14 @@ from shared.domain.instants import US_PER_DAY
 from shared.domain.kept_view import KeptView, ViewStatus, declared_layout, why_refused
 from shared.domain.labels import LABEL_DELAY_US, Label
 from shared.domain.ledger import LabelVersions
+from shared.domain.promotion import Check, CheckName, GateRules, write_verdict
+from shared.domain.promotion import Verdict as GateVerdict
 from shared.domain.reasons import CATALOGUE
 from shared.domain.transaction import Transaction
 from shared.services.backfilling import Backfilling
 from shared.services.replaying import Replaying
 from shared.services.scoring import Decided, Refused, Scoring, Verdict
+from shared.services.succession import Succession
 from shared.services.verification_decisions import verify_decisions
 from tests.conftest import MigratedDatabase
 from tests.contract.ledger_stores import REAL, PostgresStore, labelling, scoring
@@ -49,7 +62,9 @@ from tests.fakes.ledger import Tables
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
 from tests.unit.domain.worlds import BASE_US, label, same_bits, transaction
+from tests.unit.shared.test_promotion_judging import made
 from tests.unit.shared.test_scoring import KEYS, POLICY
+from twin.cli import app
 from twin.services.postgres import admin_dsn
 from twin.services.settings import DATABASE_USER, TwinSettings
 
@@ -375,6 +390,105 @@ def test_only_one_fills_at_a_time(bench: Bench) -> None:
     with filling_of(where) as first, first.alone(), pytest.raises(Conflict, match="somebody else"):
         bench.backfill()
     assert bench.backfill().status is ViewStatus.COMPLETE
+
+
+def passed(digest: str, champion: str | None) -> bytes:
+    """A verdict of the gate that lets a bundle through: what the gate finds is not what is tested here."""
+    checks = (Check(CheckName.OPENS, None, None, "all", True, "as it was announced"),)
+    return write_verdict(GateVerdict(digest, champion, "drawn 1", 1, GateRules(), None, checks))
+
+
+def test_a_bundle_of_a_view_becomes_champion_and_serves_only_once_the_view_may_decide(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.feed(bench.store.ledger(), stream(seed=11, n_rows=150))
+    store = FileBundles(tmp_path)
+    where = bench.database.role_connection(Role.SCORE)
+    scorers = BundleScorers(store, OnnxScorer, views=views_of(where, "test"))
+    with closing(PostgresSession(bench.database.role_connection(Role.RETRAIN), "test")) as session:
+        book = PostgresViewBook(session)
+        throne = Succession(store, PostgresPromotions(session), FakeClock(), views=book)
+        first = throne.install(made(HANDBOOK_V1, 2), ModelRole.CHAMPION, author="ada", reason="first").pointer.digest
+        assert [(view.name, view.status) for view in book.kept()] == [(HANDBOOK_V1.name, ViewStatus.COMPLETE)]
+        assert scorers.refresh()
+        with closing(REAL[bench.store.kind](where, "test")) as ledger:
+            deciding = Scoring(ledger, scorers, policy=POLICY, keys=KEYS, clock=FakeClock())
+            (one,) = deciding.decide([transaction(9101, 299 * US_PER_DAY, customer="c1", terminal="m1")])
+            assert isinstance(one, Decided)
+            assert one.record.view == HANDBOOK_V1.name
+
+            second = store.put(second_version(made(LONG, 2)))
+            throne.judged(passed(second, first), None, 1)
+            with pytest.raises(InvalidInput, match=r"long-v1 may not decide: it needs .* days of a terminal"):
+                throne.promote(second, author="ada", reason="better")
+            with pytest.raises(InvalidInput, match="long-v1 may not decide"):
+                throne.check(LONG)
+            point(store, second)  # somebody's tool does it all the same
+            assert not scorers.refresh()
+            assert "long-v1 may not decide" in scorers.problem
+            assert scorers.current().bundle_digest == first
+            point(store, first)
+            assert not scorers.refresh()
+            assert scorers.refusal is None
+
+            assert bench.backfill(group=100).status is ViewStatus.COMPLETE
+            throne.check(LONG)
+            throne.judged(passed(second, first), None, 2)
+            throne.promote(second, author="ada", reason="better")
+            assert scorers.refresh()
+            (two,) = deciding.decide([transaction(9102, 299 * US_PER_DAY + 1, customer="c1", terminal="m1")])
+            assert isinstance(two, Decided)
+            assert (two.record.view, two.record.decision.score.bundle_digest) == (LONG.name, second)
+    bench.assert_as_if_kept_from_the_beginning()
+
+
+def second_version(files: dict[str, bytes]) -> dict[str, bytes]:
+    bundle = open_bundle(files)
+    return pack_bundle(
+        replace(bundle.manifest, version=2),
+        model=bundle.model,
+        booster=bundle.booster,
+        tables=bundle.tables,
+        probes=bundle.probes,
+        reference=bundle.reference,
+    )
+
+
+def point(store: FileBundles, digest: str | None) -> None:
+    present = store.pointer(ModelRole.CHAMPION)
+    store.point(Pointer(ModelRole.CHAMPION, digest, present.next_number, 1, "a tool", "by hand"), present.tag)
+
+
+def test_the_commands_list_and_fill(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    bench.feed(bench.store.ledger(), stream(seed=12, n_rows=150))
+
+    def run(*arguments: str, role: Role = Role.BACKFILL) -> Result:
+        return CliRunner().invoke(app, ["views", *arguments, "--database", bench.database.role_dsn(role)])
+
+    def lines() -> dict[str, str]:
+        listed = run("list", role=Role.READER)
+        assert listed.exit_code == 0
+        return {name: line for line in listed.output.splitlines() for name in VIEWS if f" {name} " in line}
+
+    before = lines()
+    assert set(before) == {"card-v1", "handbook-v1", "long-v1"}
+    assert before["card-v1"].rstrip(" │").endswith("yes")
+    assert "tollgate views backfill long-v1" in before["long-v1"]
+    assert "74 days" in before["long-v1"]
+    done = run("backfill", "long-v1")
+    assert done.exit_code == 0, done.output
+    assert "12 of 12 entities" in done.output
+    assert "long-v1 is complete since" in done.output
+    assert lines()["long-v1"].rstrip(" │").endswith("yes")
+    assert run("backfill", "another-v1").exit_code == 1
+    changed = replace(LONG, features=LONG.features[:-1])
+    monkeypatch.setitem(VIEWS, LONG.name, changed)
+    refused = run("backfill", "long-v1")
+    assert refused.exit_code == 1
+    assert "a changed view needs a new name" in refused.output
+    assert "its definition is not the one" in lines()["long-v1"]
+    assert run("backfill", "card-v1", role=Role.READER).exit_code == 2
 
 
 def test_a_transaction_that_stays_open_is_not_waited_for_for_ever(
