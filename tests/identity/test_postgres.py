@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from twin.identity.certificates import Certificates
 
 RESOURCE = TOKEN_SCOPE.removesuffix("/.default")
+CONNECTIONS = 5
+"""More than so many are made by each process in the test of many rotations."""
 
 
 @contextlib.contextmanager
@@ -174,14 +176,14 @@ def test_who_was_given_the_old_token_just_before_has_time_to_log_in(
 ) -> None:
     """Periods of 8 s, of which the first 0.8 s belong to the old token: the first who asks then has to wait."""
     with serving(tmp_path, postgres, tls, role, token_lifetime_s=16) as running, ThreadPoolExecutor(1) as pool:
-        for _ in range(3):
+        for _ in range(12):
             old = running.token(RESOURCE)
             replaced_at = jwt.decode(old, options={"verify_signature": False})["iat"] + 8
             time.sleep(max(0.0, replaced_at + 0.05 - time.time()))
             asking = pool.submit(running.token, RESOURCE)
             refused = refusal(running, tls, role, old)
             in_time = time.time() < replaced_at + 0.8
-            new = asking.result(timeout=30)
+            new = asking.result(timeout=60)
             assert new != old
             assert time.time() >= replaced_at + 0.8
             assert "password authentication failed" in refusal(running, tls, role, old)
@@ -195,7 +197,7 @@ def test_who_was_given_the_old_token_just_before_has_time_to_log_in(
 def test_a_token_ends_though_nobody_replaces_it(
     tmp_path: Path, postgres: RunningPostgres, tls: Certificates, role: str
 ) -> None:
-    with serving(tmp_path, postgres, tls, role, token_lifetime_s=4) as running:
+    with serving(tmp_path, postgres, tls, role, token_lifetime_s=10) as running:
         token = running.token(RESOURCE)
         login(running, tls, role, token)
         ends = jwt.decode(token, options={"verify_signature": False})["exp"]
@@ -239,9 +241,13 @@ def test_a_database_made_anew_has_its_password_again(
 
 
 def _connect_until(ends_at: float, role: str, connection: dict[str, str], results: Any) -> None:
-    """Open connection after connection, as a pool under churn does; report how many and what was refused."""
-    opened, refused = 0, []
-    while time.time() < ends_at:
+    """Open connection after connection, as a pool under churn does; report how many and what was refused.
+
+    Until a moment, and until there were enough: a process may need longer than that to begin.
+    """
+    opened = 0
+    refused: list[str] = []
+    while time.time() < ends_at or opened + len(refused) <= CONNECTIONS:
         try:
             with connect(parse_postgres("Db", connection), application_name="churn") as session:
                 session.execute("SELECT 1")
@@ -255,22 +261,25 @@ def _connect_until(ends_at: float, role: str, connection: dict[str, str], result
 def test_several_processes_connect_through_many_rotations_without_a_refusal(
     tmp_path: Path, postgres: RunningPostgres, tls: Certificates, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rotations every 4 s, three processes with a cache each, about 9 s: no login may fail."""
-    with serving(tmp_path, postgres, tls, role, token_lifetime_s=8) as running:
+    """Rotations every 8 s, three processes with a cache each, 20 s: no login may fail.
+
+    Whoever got a token just before it was replaced has .8 s to log in.
+    """
+    with serving(tmp_path, postgres, tls, role, token_lifetime_s=16) as running:
         for name, value in {**running.environment, **trust_environment(tls)}.items():
             monkeypatch.setenv(name, value)
         context = multiprocessing.get_context("spawn")
         results = context.Queue()
         parts = settings(running, role, sslRootCert=str(tls.bundle))
-        arguments = (time.time() + 10, role, parts, results)
+        arguments = (time.time() + 20, role, parts, results)
         workers = [context.Process(target=_connect_until, args=arguments) for _ in range(3)]
         for worker in workers:
             worker.start()
-        outcomes = [results.get(timeout=60) for _ in workers]
+        outcomes = [results.get(timeout=100) for _ in workers]
         for worker in workers:
             worker.join(20)
         assert [refused for _, refused in outcomes] == [[], [], []]
-        assert min(opened for opened, _ in outcomes) > 5
+        assert min(opened for opened, _ in outcomes) > CONNECTIONS
 
 
 def test_no_token_is_in_any_log(
@@ -312,7 +321,7 @@ def test_it_stops_with_sessions_open(tmp_path: Path, postgres: RunningPostgres, 
         session = psycopg.connect(make_conninfo("", **parameters), autocommit=True)
         session.execute("SELECT 1")
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(15) == 0
+        assert running.process.wait(60) == 0
         with pytest.raises(psycopg.OperationalError):
             session.execute("SELECT 1")
         session.close()
@@ -323,14 +332,12 @@ def test_a_cancel_request_reaches_the_server(running: RunningEndpoint, tls: Cert
     parameters = {"host": "localhost", "port": running.postgres_tls_port, "dbname": "postgres", "user": role}
     parameters |= {"password": running.token(RESOURCE), "sslmode": "verify-full", "sslrootcert": str(tls.bundle)}
     with psycopg.connect(make_conninfo("", **parameters, connect_timeout=10), autocommit=True) as session:
-        session.pgconn.send_query(b"SELECT pg_sleep(30)")
-        started = time.monotonic()
-        session.cancel_safe(timeout=10)
+        session.pgconn.send_query(b"SELECT pg_sleep(600)")  # ends in time only when cancelled
+        session.cancel_safe(timeout=60)
         session.pgconn.consume_input()
         result = session.pgconn.get_result()
         assert result is not None
         assert b"canceling statement" in result.error_message
-        assert time.monotonic() - started < 10
         assert session.pgconn.get_result() is None
 
 

@@ -13,8 +13,8 @@ from shared.adapters.postgres_training_data import SETTINGS, PostgresTrainingDat
 from shared.adapters.system_clock import SystemClock
 from shared.services.retraining import Retraining, RetrainingRules, RetrainingStores, Work
 
-RULES = RetrainingRules(min_new=1, lease_us=3_000_000)
-"""A short lease: what dies is taken over within seconds."""
+RULES = RetrainingRules(min_new=1, lease_us=6_000_000)
+"""A short lease: what dies is taken over within seconds, and who is starved of the processor for four keeps it."""
 
 
 @contextmanager

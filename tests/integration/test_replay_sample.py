@@ -193,7 +193,7 @@ def test_the_app_as_it_is_deployed_does_it(desk: Desk, storage: str, tmp_path: P
     try:
         app.start()
         assert app.run_by_hand("replay_sample").status == 202
-        until(lambda: desk.watched()["different"] == 1, "the sample to be noted", 30)
+        until(lambda: desk.watched()["different"] == 1, "the sample to be noted", 60)
     finally:
         app.discard()
     assert desk.watched() == {"equal": 2, "different": 1, "unchecked": 0}
@@ -228,12 +228,18 @@ def test_a_sample_is_bounded_by_recorded_time_and_follows_from_its_seed(desk: De
 
 def test_an_hour_is_drawn_without_reading_the_rest(desk: Desk) -> None:
     """60,000 decisions of six weeks, 60 of them of the hour: by the plan, not by a clock."""
+    # Vacuuming a partition with a BRIN index reads parts of it, which count as rows read whoever vacuums: so the server
+    # shall not do it by itself meanwhile, and what this session counted is added up before the sample is drawn.
+    parts = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'tollgate.predictions'::regclass"
+    for (part,) in desk.owner.execute(parts).fetchall():
+        desk.owner.execute(f"ALTER TABLE {part} SET (autovacuum_enabled = false)".encode())
     desk.owner.execute(
         "INSERT INTO tollgate.predictions SELECT 't' || n, at, decode(repeat('00', 600), 'hex'), 0, .5,"
         " repeat('0', 64), 'w', n, 0, at FROM generate_series(1, 60000) n,"
         f" LATERAL (SELECT {HOUR_US + US_PER_HOUR} - (60000 - n) * 60000000::bigint - 1) AS made (at)".encode()
     )
     desk.owner.execute("VACUUM ANALYZE tollgate.predictions")
+    desk.owner.execute("SELECT pg_stat_force_next_flush()")
 
     def counted() -> tuple[int, int]:
         """Rows that were read by going through whole partitions, and looks into the index on the recorded time."""
@@ -251,7 +257,7 @@ def test_an_hour_is_drawn_without_reading_the_rest(desk: Desk) -> None:
     drawn = PostgresReplaySample(session).draw(HOUR_US, HOUR_US + US_PER_HOUR, seed=1, limit=10)
     session.close()
     assert len(drawn) == 10
-    until(lambda: counted()[1] > looks, "the counts of the session that ended", 10)
+    until(lambda: counted()[1] > looks, "the counts of the session that ended", 60)
     assert counted()[0] == rows
     assert counted()[1] - looks <= 3, "partitions of transactions that are too old are passed over"
 

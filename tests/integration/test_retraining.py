@@ -28,7 +28,7 @@ from shared.domain.bundle_manifest import read_manifest
 from shared.domain.bundle_pointer import Role as Part
 from shared.domain.cost_policy import Capacity, Costs
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
-from shared.domain.instants import US_PER_DAY
+from shared.domain.instants import US_PER_DAY, US_PER_SECOND
 from shared.domain.pipeline import Cause, Priority, RunStatus, Trigger
 from shared.services import retraining as service
 from shared.services.retraining import LEASE, PIPELINE, RetrainingOutcome
@@ -38,7 +38,7 @@ from tests.conftest import MigratedDatabase
 from tests.fakes.bundles import START_US, history
 from tests.fakes.probes import FakeClock
 from tests.fakes.recorded_history import recorded, span_of, store
-from tests.integration.retraining_app import retraining
+from tests.integration.retraining_app import RULES, retraining
 from twin.training import app
 
 IMMEDIATE = Trigger(Cause.PERSON, "", Priority.IMMEDIATE, {}, 5)
@@ -113,11 +113,11 @@ def test_a_process_that_is_killed_in_mid_training_is_taken_over(
             return RetrainingOutcome("trained", now_us, {"by": run_id})
 
         with retraining(dsn, "next", work) as one:
-            time.sleep(4)  # longer than the lease: it is renewed
+            time.sleep(RULES.lease_us / US_PER_SECOND + 1)  # longer than the lease: it is renewed
             assert one.poll() == "a training runs"
             process.kill()
             process.wait(30)
-            until_s = time.monotonic() + 20
+            until_s = time.monotonic() + 60
             while (outcome := one.poll()) == "a training runs":
                 assert time.monotonic() < until_s, "the lease never ran out"
                 time.sleep(0.2)
