@@ -87,11 +87,11 @@ class Matured:
         """Recall and fraud rate of the hours from one up to another."""
         inside = slice(self._edges[first], self._edges[last])
         fraud = self._is_fraud[inside].astype(np.float64)
-        customer, terminal = self._customer[inside], self._terminal[inside]
-        found = fraud * (self._score[inside] >= self._threshold)
+        frauds = self.frauds(first, last)
+        found = (~frauds.is_missed).astype(np.float64)
         return {
-            Figure.RECALL: ratio(found, fraud, customer, terminal),
-            Figure.FRAUD_RATE: ratio(fraud, np.ones(len(fraud)), customer, terminal),
+            Figure.RECALL: ratio(found, np.ones(len(found)), frauds.customer, frauds.terminal),
+            Figure.FRAUD_RATE: ratio(fraud, np.ones(len(fraud)), self._customer[inside], self._terminal[inside]),
         }
 
     def recall(self, first: int, last: int) -> float:
@@ -130,19 +130,19 @@ class Judge:
         return self._missed[max(0, last - USUAL_DAYS) : last]
 
 
-def new_pattern(seed: int, share: float, customers: int, *, as_labelled: bool = False) -> dict[str, float | int | None]:
+def new_pattern(seed: int, share: float, customers: int) -> dict[str, float | int | None]:
     """What the watch said of one world.
 
     Args:
         seed: Which world.
         share: Frauds of the new pattern as a share of all others.
         customers: Cardholders of the world.
-        as_labelled: Whether outcomes are what labels say after 30 days, in place of the truth.
 
     Returns:
-        `delay`: hours until concept drift was found, None if it was not in the days followed; `false_hours`: quiet
-        hours with concept or target drift, and of these those by each figure; `frauds_a_day` before the change; and
-        recall before and after it.
+        For outcomes as they are (`truth_`) and for what labels say of them after 30 days (`labels_`): `delay`, hours
+        until concept drift was found, None if it was not in the days followed; `false_hours`, quiet hours with concept
+        or target drift, `false_notices`, how often somebody would have been told of them, and `false_hours_by_` each
+        figure; `frauds_a_day` before the change; recall before and after it.
     """
     begins = WorldConfig().first_date + timedelta(days=CHANGED)
     config = WorldConfig(customers=customers, changes=(NewPattern(Span(begins), share),))
@@ -151,12 +151,19 @@ def new_pattern(seed: int, share: float, customers: int, *, as_labelled: bool = 
     history = history_of(world, 0, CHANGED + FOLLOWED, known_until * US_PER_DAY)
     stream = Stream.of(history.transactions, history.labels, history.is_fraud)
     score = scored(fitted(stream, TRAINED), stream).astype(np.float64)
-    is_fraud = labelled(history.transactions.event_time_us, history.labels) if as_labelled else stream.is_fraud
-    matured = Matured(stream, score, is_fraud)
-    judge = Judge(matured, PerformancePolicy())
+    told = labelled(history.transactions.event_time_us, history.labels)
+    outcome: dict[str, float | int | None] = {}
+    for name, is_fraud in (("truth", stream.is_fraud), ("labels", told)):
+        for figure, value in judged(Matured(stream, score, is_fraud)).items():
+            outcome[f"{name}_{figure}"] = value
+    return outcome
 
-    start, end = CHANGED * HOURS_PER_DAY, (CHANGED + FOLLOWED) * HOURS_PER_DAY
-    quiet = [judge.found(hour) for hour in range(JUDGED * HOURS_PER_DAY + 1, start + 1)]
+
+def judged(matured: Matured) -> dict[str, float | int | None]:
+    """What the watch says of quiet days and of the new pattern; the keys as in `new_pattern`."""
+    judge = Judge(matured, PerformancePolicy())
+    quiet, start, end = (day * HOURS_PER_DAY for day in (JUDGED, CHANGED, CHANGED + FOLLOWED))
+    false = {hour: found for hour in range(quiet + 1, start + 1) if (found := judge.found(hour))}
     concept = (
         hour - start
         for hour in range(start + 1, end + 1)
@@ -164,13 +171,15 @@ def new_pattern(seed: int, share: float, customers: int, *, as_labelled: bool = 
     )
     outcome: dict[str, float | int | None] = {
         "delay": next(concept, None),
-        "false_hours": sum(bool(found) for found in quiet),
-        "frauds_a_day": float(is_fraud[stream.hour < start].sum()) / CHANGED,
-        "recall_before": matured.recall(JUDGED * HOURS_PER_DAY, start),
+        "false_hours": len(false),
+        "false_notices": len({(hour // HOURS_PER_DAY, cause) for hour, found in false.items() for cause, _ in found}),
+        "frauds_a_day": len(matured.frauds(0, start).customer) / CHANGED,
+        "recall_before": matured.recall(quiet, start),
         "recall_after": matured.recall(start, end),
     }
     for figure in (Figure.RECALL, Figure.MISSED_INCIDENTS, Figure.FRAUD_RATE):
-        outcome[f"false_hours_by_{figure.value}"] = sum(any(one is figure for _, one in found) for found in quiet)
+        by_it = [hour for hour, found in false.items() if any(one is figure for _, one in found)]
+        outcome[f"false_hours_by_{figure.value}"] = len(by_it)
     return outcome
 
 

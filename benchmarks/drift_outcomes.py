@@ -13,7 +13,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, as_completed
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -56,7 +56,7 @@ def digest(module: str) -> str:
 
 
 def outcomes(
-    name: str, make: Callable[[int], Outcome], seeds: Sequence[int], pool: ProcessPoolExecutor, until_s: float
+    name: str, make: Callable[[int], Outcome], seeds: Sequence[int], pool: Executor, until_s: float
 ) -> dict[int, Outcome]:
     """What the worlds of some seeds came to, by seed, as far as there was time.
 
@@ -72,7 +72,8 @@ def outcomes(
     folder.mkdir(parents=True, exist_ok=True)
     found = {seed: json.loads(path.read_bytes()) for seed in seeds if (path := folder / f"{seed}.json").exists()}
     print(f"{name}: {len(found)} of {len(seeds)} worlds kept in {folder.relative_to(ROOT)}", flush=True)
-    waiting: dict[Future[Outcome], int] = {pool.submit(make, seed): seed for seed in seeds if seed not in found}
+    missing = [seed for seed in seeds if seed not in found] if time.monotonic() < until_s else []
+    waiting: dict[Future[Outcome], int] = {pool.submit(make, seed): seed for seed in missing}
     for done in as_completed(waiting):
         if done.cancelled():
             continue

@@ -100,11 +100,14 @@ class PerformancePolicy:
         recall_drop: Least fall of recall that counts (record 0026).
         target_change: Least relative change of the fraud rate that counts (`TARGET_DRIFT_THRESHOLD`).
         error: How often each may be found by chance.
+        recall_error: How often recall may be; few incidents make a window's recall, so that its tail is longer than the
+            normal one (record 0031).
     """
 
     recall_drop: float = 0.05
     target_change: float = 0.5
     error: float = 0.001
+    recall_error: float = 0.0001
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,7 @@ def declines(
 ) -> list[Decline]:
     """What changed for certain, and by enough to matter.
 
-    Recall of a window is never taken for more certain than the bundle's own is for so many frauds: a window of few
+    A figure of a window is never taken for more certain than the bundle's own is for so many rows: a window of few
     incidents may happen to have equal ones, and its own residuals then say nothing of how much incidents differ.
 
     Args:
@@ -233,12 +236,10 @@ def declines(
             continue
         change = theirs.value - ours.value if figure is Figure.RECALL else abs(ours.value - theirs.value)
         least = policy.recall_drop if figure is Figure.RECALL else policy.target_change * theirs.value
-        ours_error = ours.error
-        if figure is Figure.RECALL:
-            ours_error = max(ours_error, theirs.error * math.sqrt(theirs.n_rows / ours.n_rows))
+        ours_error = max(ours.error, theirs.error * math.sqrt(theirs.n_rows / ours.n_rows))
         error = math.hypot(ours_error, theirs.error)
         p_value = normal_tail(change / error) if error > 0 else float(change <= 0)
-        if change < least or p_value >= policy.error:
+        if change < least or p_value >= (policy.recall_error if figure is Figure.RECALL else policy.error):
             continue
         if figure is Figure.RECALL:
             found.append(Decline(Cause.CONCEPT_DRIFT, figure, theirs, ours, p_value, Priority.IMMEDIATE))

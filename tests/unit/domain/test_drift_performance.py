@@ -116,9 +116,18 @@ def test_a_change_counts_if_it_is_certain_and_large(recall: Estimate, rate: Esti
 
 
 def test_a_window_of_equal_incidents_is_no_more_certain_than_the_bundle_was() -> None:
-    now = {Figure.RECALL: estimate(0.45, 0.001, 50), Figure.FRAUD_RATE: estimate(0.006, 0.0003)}
+    now = {Figure.RECALL: estimate(0.4, 0.001, 50), Figure.FRAUD_RATE: estimate(0.006, 0.0003)}
     assert declines(PerformancePolicy(), BEFORE, now) == []  # .03 of 500 frauds is .095 of 50
-    assert declines(PerformancePolicy(), BEFORE, {**now, Figure.RECALL: estimate(0.45, 0.001)})
+    assert declines(PerformancePolicy(), BEFORE, {**now, Figure.RECALL: estimate(0.4, 0.001)})
+    day = {**now, Figure.FRAUD_RATE: estimate(0.012, 0.0001, 2)}
+    assert declines(PerformancePolicy(), BEFORE, day) == []  # .0003 of 500 decisions is .005 of two
+    assert declines(PerformancePolicy(), BEFORE, {**day, Figure.FRAUD_RATE: estimate(0.012, 0.0001)})
+
+
+def test_recall_has_to_be_more_certain_than_the_fraud_rate() -> None:
+    now = {Figure.RECALL: estimate(0.45, 0.001), Figure.FRAUD_RATE: estimate(0.006, 0.0003)}
+    assert declines(PerformancePolicy(), BEFORE, now) == []  # three and a half standard errors
+    assert declines(PerformancePolicy(recall_error=0.001), BEFORE, now)
 
 
 @pytest.mark.parametrize(
