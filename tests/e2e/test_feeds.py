@@ -29,7 +29,7 @@ def post(twin: Twin, body: str, kind: str) -> tuple[int, dict[str, object]]:
         method="POST",
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:

@@ -69,12 +69,12 @@ def send(settings: TwinSettings, hub: str, bodies: list[bytes]) -> None:
 
 
 def received(settings: TwinSettings, count: int) -> list[dict[str, Any]]:
-    """Decisions on their hub, until there are so many or half a minute is over."""
+    """Decisions on their hub, until there are so many or a minute is over."""
     found: list[dict[str, Any]] = []
     client = EventHubConsumerClient.from_connection_string(
         settings.hub_connection(), consumer_group="check", eventhub_name="decisions"
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
 
     def take(_: PartitionContext, events: list[EventData]) -> None:
         found.extend(json.loads(event.body_as_str()) for event in events)

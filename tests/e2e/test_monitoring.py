@@ -38,8 +38,8 @@ def test_what_ingest_counts_is_told_by_the_drift_app(twin: Twin) -> None:
 def test_the_timer_runs_without_a_service_to_tell(twin: Twin) -> None:
     url = f"http://{HOST}:{twin.settings.drift}/admin/functions/tell_metrics"
     request = urllib.request.Request(url, b"{}", {"Content-Type": "application/json"}, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 202
     log = twin.settings.root / "logs" / "drift.log"
     done = re.compile(r"Executed 'Functions\.tell_metrics' \(Succeeded")
-    until(lambda: done.search(log.read_text(errors="replace")), "the timer ran", 30)
+    until(lambda: done.search(log.read_text(errors="replace")), "the timer ran", 60)

@@ -20,7 +20,7 @@ from twin.services.settings import login_of
 def asked(twin: Twin, path: str) -> tuple[int, str, str]:
     """Status, content security policy and body of an answer of the drift app."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{twin.settings.drift}/{path}", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{twin.settings.drift}/{path}", timeout=60) as answer:
             return answer.status, answer.headers["Content-Security-Policy"], answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, "", error.read().decode()
@@ -30,7 +30,7 @@ def fire(twin: Twin, timer: str) -> None:
     url = f"http://127.0.0.1:{twin.settings.drift}/admin/functions/{timer}"
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, data=b'{"input": ""}', headers=headers, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 202
 
 

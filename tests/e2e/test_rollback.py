@@ -206,7 +206,7 @@ def post(twin: Twin, fields: Mapping[str, object]) -> bytes:
         url(twin, "score"), json.dumps(fields).encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             body = answer.read()
             assert answer.status == 200, body
             return bytes(body)
@@ -255,7 +255,7 @@ def streamed(twin: Twin, epoch: str) -> Answers:
     return {name: (fields, post(twin, fields)) for name, fields in asked.items()}
 
 
-def until(condition: Callable[[], bool], what: str, twin: Twin, timeout_s: float = 40) -> None:
+def until(condition: Callable[[], bool], what: str, twin: Twin, timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"{what} took too long\n{twin.logs()}"
@@ -326,11 +326,11 @@ def decide_meanwhile(twin: Twin, action: Callable[[], object]) -> Meanwhile:
     with ThreadPoolExecutor(max_workers=1) as pool:
         asking = pool.submit(ask)
         try:
-            assert begun.wait(20), twin.logs()
+            assert begun.wait(60), twin.logs()
             action()
         finally:
             over.set()
-        asking.result(timeout=30)
+        asking.result(timeout=60)
     return Meanwhile(answers, not_ready)
 
 

@@ -42,7 +42,7 @@ def score(twin: Twin, fields: dict[str, Any]) -> tuple[int, bytes]:
         url(twin, "score"), json.dumps(fields).encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:

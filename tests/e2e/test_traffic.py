@@ -71,7 +71,7 @@ def test_an_interrupted_run_ends_with_its_summary(deciding: Twin) -> None:
         assert "Ctrl-C ends it" in process.stdout.readline()
         line = process.stdout.readline()  # the first line of statistics, after five seconds
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=60)
     assert " http, 0 hub (" in line
     assert "interrupted after" in rest
     assert process.returncode == 0, rest

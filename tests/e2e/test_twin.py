@@ -29,7 +29,7 @@ from twin.services.settings import APPS, TwinSettings
 SERVICES = ("postgres", "azurite", "broker", *APPS)
 
 
-def until(condition: Callable[[], Any], *, within_s: float = 30, what: str = "it") -> Any:
+def until(condition: Callable[[], Any], *, within_s: float = 60, what: str = "it") -> Any:
     """Poll until something is true and return it."""
     deadline = time.monotonic() + within_s
     while not (found := condition()):
@@ -95,7 +95,7 @@ def test_a_timer_can_be_fired_by_hand_and_its_probe_arrives(twin: Twin) -> None:
     request = urllib.request.Request(
         url, data=b'{"input": ""}', headers={"Content-Type": "application/json"}, method="POST"
     )
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 202
 
     def probe_id() -> str | None:
@@ -132,7 +132,7 @@ def test_following_logs_prints_what_is_added_and_ctrl_c_ends_it(twin: Twin) -> N
                 break
         assert readable, "nothing was printed"
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=60)
     assert "batch received" in output
     assert process.returncode == 130
 
@@ -157,7 +157,7 @@ def test_up_heals_what_was_killed_and_only_that(hard: Twin) -> None:
     before = {name: hard.pid(name) for name in SERVICES}
     os.kill(hard.pid("azurite"), signal.SIGKILL)
     # Storage is down: a client is told to come again, soon enough to be still there.
-    status, body = get(f"http://127.0.0.1:{hard.settings.score}/api/probes/any", timeout_s=20)
+    status, body = get(f"http://127.0.0.1:{hard.settings.score}/api/probes/any", timeout_s=60)
     assert (status, json.loads(body)["detail"]) == (503, "try again")
     for name in ("broker", "postgres", "score"):
         os.kill(hard.pid(name), signal.SIGKILL)
@@ -211,7 +211,7 @@ def test_up_that_is_cut_off_is_finished_by_the_next(make_twin: Callable[[], Twin
     with twin.start("up") as process:
         until(lambda: twin.running("broker"), what="the broker's start")
         process.send_signal(ending)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=60)
     if ending == signal.SIGINT:
         assert process.returncode == 130
         assert "what was started keeps running" in output
@@ -306,7 +306,7 @@ def test_core_tools_are_started_per_app_with_its_settings(make_twin: Callable[[]
         calls = tmp_path / "calls"
         until(lambda: calls.exists() and len(calls.read_text().splitlines()) == len(APPS), what="four calls")
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
         for app, path in zip(APPS, written, strict=True):
             port = twin.settings.port_of(app)
             assert f"{ROOT}/functions/{app}|start --port {port} --no-build" in calls.read_text()

@@ -24,7 +24,7 @@ def fire(port: int, timer: str) -> None:
     url = f"http://127.0.0.1:{port}/admin/functions/{timer}"
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(url, data=b'{"input": ""}', headers=headers, method="POST")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         assert answer.status == 202
 
 
