@@ -12,6 +12,8 @@ from typing import Final
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as drawing
 
 from shared.adapters.postgres import PostgresConnection, parse_postgres
 from shared.adapters.postgres_partitions import PostgresPartitions
@@ -23,6 +25,10 @@ from twin.services.postgres import admin_dsn, make_member, postgres_service
 from twin.services.processes import Records
 from twin.services.service import port_owner
 from twin.services.settings import DATABASE_PASSWORD, DATABASE_USER, HOST, TwinSettings
+
+# By their clock, examples would fail on a machine that was busy for a moment.
+drawing.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+drawing.load_profile("patient")
 
 _candidates = itertools.count(os.getpid())
 
