@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from infra.config import POSTGRES_SIZES
+from infra.config import OTHER_CONNECTIONS, POSTGRES_SIZES, SYSTEM_CONNECTIONS, connections_of
 
 MONTH_S: Final = 730 * 3600
 AVERAGE_SHARE: Final = 0.4
@@ -102,7 +102,8 @@ class Load:
     def server(self) -> str:
         """The smallest server whose cores and connections suffice."""
         cores = self.peak_tps * DATABASE_CPU_MS / 1000 / DATABASE_UTILISATION
-        connections = max(40, 2 * self.instances) * 2 + 2 * self.partitions * 2 + 4 + 35
+        connections = connections_of(2 * (max(40, 2 * self.instances) + 2 * self.partitions))
+        connections += SYSTEM_CONNECTIONS + OTHER_CONNECTIONS
         for name, size in POSTGRES_SIZES.items():
             fits = size.cores >= cores and size.connections >= connections
             if fits and not (self.private and size.tier == "Burstable"):

@@ -233,14 +233,9 @@ class StackConfig(BaseModel):
 
     @property
     def connections_at_most(self) -> int:
-        """Database connections if every app runs as many instances as it may: one per worker process.
-
-        Ingest runs at most one instance per partition of its two hubs; drift and retrain run on timers, one instance
-        each at a time, with a second during a change.
-        """
-        score = self.score_max_instances * self.score_workers
-        ingest = min(2 * self.hub_partitions, INGEST_MAX_INSTANCES) * self.score_workers
-        return score + ingest + 4
+        """Database connections if every app runs as many instances as it may; ingest at most one per partition."""
+        ingest = min(2 * self.hub_partitions, INGEST_MAX_INSTANCES)
+        return connections_of((self.score_max_instances + ingest) * self.score_workers)
 
     @property
     def postgres(self) -> PostgresSize:
@@ -250,6 +245,24 @@ class StackConfig(BaseModel):
 
 INGEST_MAX_INSTANCES: Final = 64
 """Two hubs of at most 32 partitions: more instances would have nothing to read."""
+
+
+WORKER_CONNECTIONS: Final = 3
+"""Of a worker process of score or ingest. It keeps two: its ledger's, and that of look-ups (score) or of dead letters
+(ingest). The third is of the moment: counts, readiness, the view of a new champion, the outbox."""
+
+TIMER_CONNECTIONS: Final = {"ingest": 4, "drift": 16, "retrain": 18}
+"""Of an instance whose timers all fire at once; most are closed after each firing. Ingest: maturing takes two, the
+outbox and the run log one each. A test counts those of drift and retrain in their composition roots."""
+
+
+def connections_of(workers: int) -> int:
+    """Database connections that the apps can open.
+
+    Args:
+        workers: Processes of score and ingest. Timers run on one instance each, with a second one during a change.
+    """
+    return workers * WORKER_CONNECTIONS + 2 * sum(TIMER_CONNECTIONS.values())
 
 
 class ConfigError(ValueError):

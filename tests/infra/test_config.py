@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.app_settings import needed_secrets, plain_settings
-from infra.config import INGEST_MAX_INSTANCES, POSTGRES_SIZES, PROFILES, ConfigError, StackConfig, read_config
+from infra.config import (
+    INGEST_MAX_INSTANCES,
+    POSTGRES_SIZES,
+    PROFILES,
+    TIMER_CONNECTIONS,
+    WORKER_CONNECTIONS,
+    ConfigError,
+    StackConfig,
+    read_config,
+)
 from infra.naming import RULES, Naming
 from infra.topology import APPS, OPTIONAL_SECRETS
 from tests.infra.recording import IMAGE, REQUIRED
@@ -23,7 +33,7 @@ INFRA = Path(__file__).resolve().parents[2] / "infra"
     [
         ({"locatoin": "x"}, "locatoin is not a setting; is location meant"),
         ({"locks": "yes"}, "locks: input should be a valid boolean"),
-        ({"postgresSize": "Standard_B1ms"}, "has 15 connections to give, the apps can open 100"),
+        ({"postgresSize": "Standard_B1ms"}, "has 15 connections to give, the apps can open 364"),
         ({"postgresSize": "Standard_X"}, "postgresSize: one of"),
         ({"postgresStorageGb": "100"}, "postgresStorageGb: one of"),
         ({"postgresHighAvailability": "true"}, "not on a burstable size"),
@@ -76,10 +86,25 @@ def test_the_stack_files_hold_nothing_but_settings(stack: str) -> None:
 
 
 def test_the_worst_case_of_connections_counts_every_worker() -> None:
-    config = read_config({**REQUIRED, "scoreMaxInstances": "50", "scoreWorkers": "3", "hubPartitions": "8"}, "dev")
-    assert config.connections_at_most == 50 * 3 + 2 * 8 * 3 + 4
+    values = {"scoreMaxInstances": "50", "scoreWorkers": "3", "hubPartitions": "8", "postgresSize": "Standard_D2ds_v5"}
+    config = read_config({**REQUIRED, **values}, "dev")
+    assert config.connections_at_most == (50 + 2 * 8) * 3 * WORKER_CONNECTIONS + 2 * sum(TIMER_CONNECTIONS.values())
     assert INGEST_MAX_INSTANCES == 2 * 32
     assert all(size.connections >= 50 for size in POSTGRES_SIZES.values())
+
+
+ONE = re.compile(r"(Postgres[A-Z]\w+|timed_runs|quality_check|run_records)\(\s*(?:self\.)?where,")
+TWO = re.compile(r"(succession_of)\(\s*(?:self\.)?where,")
+"""What opens connections in a composition root, and how many."""
+
+
+@pytest.mark.parametrize("app", ["drift", "retrain"])
+def test_the_connections_of_timers_are_counted(app: str) -> None:
+    """Whoever gives a timer another connection finds the budget here."""
+    roots = sorted((INFRA.parent / "shared" / "bootstrap").glob(f"{app}*.py"))
+    text = "\n".join(root.read_text(encoding="utf-8") for root in roots)
+    found = len(ONE.findall(text)) + 2 * len(TWO.findall(text))
+    assert 10 < found <= TIMER_CONNECTIONS[app], ONE.findall(text) + TWO.findall(text)
 
 
 @given(
