@@ -11,7 +11,7 @@ import numpy as np
 from shared.adapters.postgres_errors import translated
 from shared.adapters.postgres_ledger_statements import STRONGEST_FIRST, VERDICT_CODES
 from shared.domain.labels import Verdict
-from shared.domain.performance import NO_DECISION, DecidedRows, Measured, Metric
+from shared.domain.performance import NO_DECISION, LabelledRows, Measured, Metric
 from shared.ports.performance import KeptFigure
 
 if TYPE_CHECKING:
@@ -75,23 +75,23 @@ _TYPES: Final[Mapping[str, Any]] = {
 }
 
 
-class PostgresDecidedWindows:
+class PostgresLabelledWindows:
     """Reads `predictions` beside `transactions`, `feedback_labels` and `shadow_scores`, in one pass of chunks."""
 
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
 
-    def decided(self, start_us: int, end_us: int) -> Mapping[str, DecidedRows]:
+    def decided(self, start_us: int, end_us: int) -> Mapping[str, LabelledRows]:
         """Decisions of a window by the model that decided."""
         return self._rows(_DECIDED, start_us, end_us)
 
-    def in_shadow(self, start_us: int, end_us: int) -> Mapping[str, DecidedRows]:
+    def in_shadow(self, start_us: int, end_us: int) -> Mapping[str, LabelledRows]:
         """The same transactions by the models that scored them in shadow."""
         return self._rows(_IN_SHADOW, start_us, end_us)
 
-    def _rows(self, statement: str, start_us: int, end_us: int) -> Mapping[str, DecidedRows]:
+    def _rows(self, statement: str, start_us: int, end_us: int) -> Mapping[str, LabelledRows]:
         numbers: dict[str, int] = {}
-        parts: dict[str, list[DecidedRows]] = {}
+        parts: dict[str, list[LabelledRows]] = {}
         with (
             translated("reading decisions and their labels"),
             self._session.transaction() as connection,
@@ -149,10 +149,10 @@ class PostgresPerformanceLog:
         ]
 
 
-def _by_model(chunk: Sequence[tuple[Any, ...]], numbers: dict[str, int]) -> dict[str, DecidedRows]:
+def _by_model(chunk: Sequence[tuple[Any, ...]], numbers: dict[str, int]) -> dict[str, LabelledRows]:
     """Rows of the statement as columns; `numbers` gives customers their numbers, whatever the chunk."""
     digests, time_us, customers, amounts, outcomes, scores, events, verdicts, known_first = zip(*chunk, strict=True)
-    whole = DecidedRows(
+    whole = LabelledRows(
         event_time_us=_column("event_time_us", time_us),
         customer=_column("customer", [numbers.setdefault(name, len(numbers)) for name in customers]),
         amount_minor=_column("amount_minor", amounts),
@@ -171,7 +171,7 @@ def _column(name: str, values: Sequence[Any]) -> NDArray[Any]:
     return np.array(values, dtype=_TYPES[name])
 
 
-def _joined(parts: Sequence[DecidedRows]) -> DecidedRows:
-    return DecidedRows(
-        **{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(DecidedRows)}
+def _joined(parts: Sequence[LabelledRows]) -> LabelledRows:
+    return LabelledRows(
+        **{one.name: np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(LabelledRows)}
     )

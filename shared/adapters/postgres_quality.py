@@ -13,9 +13,9 @@ from shared.domain.data_quality import (
     LARGE_AMOUNT_MINOR,
     LATE_US,
     OLD_LABEL_US,
-    Check,
     FeedFacts,
     Rule,
+    RuleCheck,
     letter_kind,
 )
 from shared.domain.labels import PRECEDENCE, LabelSource
@@ -136,7 +136,7 @@ class PostgresQualityLog:
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
 
-    def record(self, checks: Sequence[Check], recorded_at_us: int) -> int:
+    def record(self, checks: Sequence[RuleCheck], recorded_at_us: int) -> int:
         """Keep results, all or none; one that is there stays."""
         new = 0
         with translated("keeping results of checks"), self._session.transaction() as connection:
@@ -171,17 +171,17 @@ class PostgresQualityLog:
                 found[rule][start_us] = observed
         return found
 
-    def failures(self, start_us: int, end_us: int) -> Sequence[Check]:
+    def failures(self, start_us: int, end_us: int) -> Sequence[RuleCheck]:
         """The failed checks of windows that overlap a span."""
         with translated("reading results of checks"), self._session.transaction() as connection:
             rows = connection.execute(_FAILURES, [end_us, start_us]).fetchall()
         return [_failed(row) for row in rows]
 
 
-def _failed(row: tuple[Any, ...]) -> Check:
+def _failed(row: tuple[Any, ...]) -> RuleCheck:
     source, rule, observed, start_us, end_us, details = row
     words, breaks = details.pop("words"), details.pop("breaks")
-    return Check(source, rule, False, observed, start_us, end_us, breaks, words, details)
+    return RuleCheck(source, rule, False, observed, start_us, end_us, breaks, words, details)
 
 
 def _first(row: tuple[Any, ...] | None) -> tuple[Any, ...]:

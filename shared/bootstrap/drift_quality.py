@@ -51,13 +51,15 @@ def quality_parts(where: PostgresConnection, clock: Clock, runs: TimedRuns) -> Q
 
     def measure_due() -> Evidence:
         from shared.adapters.postgres_performance import (  # noqa: PLC0415 - paid by those who connect
-            PostgresDecidedWindows,
+            PostgresLabelledWindows,
             PostgresPerformanceLog,
         )
         from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
         # A week of decisions beside their labels: minutes where there are millions.
         with closing(PostgresSession(where, "drift-performance", {"statement_timeout": "600s"})) as session:
-            return PerformanceCheck(PostgresDecidedWindows(session), PostgresPerformanceLog(session), clock).check_due()
+            return PerformanceCheck(
+                PostgresLabelledWindows(session), PostgresPerformanceLog(session), clock
+            ).check_due()
 
     return QualityParts(check_due, measure_due, runs)

@@ -246,7 +246,7 @@ type Rule = ShareRule | LevelRule
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class RuleCheck:
     """What a rule says of a window.
 
     Attributes:
@@ -329,7 +329,7 @@ def wilson_low(count: int, of: int, z: float = CERTAIN) -> float:
     return (middle - half) / (1 + z * z / of)
 
 
-def check(rule: Rule, facts: FeedFacts, history: Mapping[int, float], n_windows: int) -> Check:
+def check(rule: Rule, facts: FeedFacts, history: Mapping[int, float], n_windows: int) -> RuleCheck:
     """What a rule says of a window.
 
     Args:
@@ -345,12 +345,12 @@ def check(rule: Rule, facts: FeedFacts, history: Mapping[int, float], n_windows:
 
 def check_all(
     rules: Sequence[Rule], facts: FeedFacts, history: Mapping[str, Mapping[int, float]], n_windows: int
-) -> list[Check]:
+) -> list[RuleCheck]:
     """What every rule says of a window; `history` is by the name of the rule."""
     return [check(rule, facts, history.get(rule.name, {}), n_windows) for rule in rules]
 
 
-def _check_share(rule: ShareRule, facts: FeedFacts, n_windows: int) -> Check:
+def _check_share(rule: ShareRule, facts: FeedFacts, n_windows: int) -> RuleCheck:
     count, of = facts.share(rule.share)
     observed = count / of if of else None
     details: dict[str, Plain] = {"limit": rule.limit, "count": count, "of": of}
@@ -361,10 +361,10 @@ def _check_share(rule: ShareRule, facts: FeedFacts, n_windows: int) -> Check:
     if wilson_low(count, of) <= rule.limit:
         return _passed(rule, facts, observed, "", details)
     words = f"{rule.name} is {count / of:.1%} of {of}, above {rule.limit:.1%}: {rule.why}"
-    return Check(rule.source, rule.name, False, observed, facts.start_us, facts.end_us, rule.breaks, words, details)
+    return RuleCheck(rule.source, rule.name, False, observed, facts.start_us, facts.end_us, rule.breaks, words, details)
 
 
-def _check_level(rule: LevelRule, facts: FeedFacts, history: Mapping[int, float]) -> Check:
+def _check_level(rule: LevelRule, facts: FeedFacts, history: Mapping[int, float]) -> RuleCheck:
     observed = facts.level(rule.level)
     is_count = rule.level is not Level.AMOUNT
     if observed is None or (not is_count and facts.transactions < rule.least):
@@ -390,7 +390,7 @@ def _check_level(rule: LevelRule, facts: FeedFacts, history: Mapping[int, float]
     breaks = ratio <= rule.broken_below or ratio >= rule.broken_above
     span = "hour" if rule.hours == 1 else f"{rule.hours} hours"
     words = f"{_LEVEL_NAMES[rule.level]} of the {span} at {ratio:.2g} times the norm of {norm:.4g}: {rule.why}"
-    return Check(rule.source, rule.name, False, observed, facts.start_us, facts.end_us, breaks, words, details)
+    return RuleCheck(rule.source, rule.name, False, observed, facts.start_us, facts.end_us, breaks, words, details)
 
 
 def _summed(series: Mapping[int, float], start_us: int, hours: int) -> float | None:
@@ -401,5 +401,7 @@ def _summed(series: Mapping[int, float], start_us: int, hours: int) -> float | N
     return sum(known) * hours / len(known)
 
 
-def _passed(rule: Rule, facts: FeedFacts, observed: float | None, words: str, details: Mapping[str, Plain]) -> Check:
-    return Check(rule.source, rule.name, True, observed, facts.start_us, facts.end_us, False, words, details)
+def _passed(
+    rule: Rule, facts: FeedFacts, observed: float | None, words: str, details: Mapping[str, Plain]
+) -> RuleCheck:
+    return RuleCheck(rule.source, rule.name, True, observed, facts.start_us, facts.end_us, False, words, details)

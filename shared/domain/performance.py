@@ -80,7 +80,7 @@ ONE_SCORE: Final = "scores or outcomes are too much alike"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DecidedRows:
+class LabelledRows:
     """Decisions of one model in a window, as columns of one length n.
 
     Attributes:
@@ -108,7 +108,7 @@ class DecidedRows:
     def __len__(self) -> int:
         return len(self.event_time_us)
 
-    def take(self, rows: NDArray[Any]) -> DecidedRows:
+    def take(self, rows: NDArray[Any]) -> LabelledRows:
         """Some of the rows."""
         return replace(self, **{name: getattr(self, name)[rows] for name in self.__slots__})
 
@@ -145,7 +145,7 @@ class _Drawn(NamedTuple):
     computed: Interval | None = None
 
 
-def segments_of(rows: DecidedRows) -> Iterator[tuple[str, Flags]]:
+def segments_of(rows: LabelledRows) -> Iterator[tuple[str, Flags]]:
     """The segments by name, with the rows that belong to each: all, bands of amount, hours (UTC), new and known."""
     yield ALL, np.ones(len(rows), dtype=np.bool_)
     band = np.searchsorted(np.array(AMOUNT_EDGES_MINOR), rows.amount_minor, side="right")
@@ -162,7 +162,7 @@ def segments_of(rows: DecidedRows) -> Iterator[tuple[str, Flags]]:
 
 
 def measure(
-    rows: DecidedRows,
+    rows: LabelledRows,
     rng: np.random.Generator,
     *,
     n_resamples: int = RESAMPLES,
@@ -185,7 +185,7 @@ def measure(
 
 
 def _measured(
-    segment: str, rows: DecidedRows, rng: np.random.Generator, n_resamples: int, review_cost_minor: int
+    segment: str, rows: LabelledRows, rng: np.random.Generator, n_resamples: int, review_cost_minor: int
 ) -> Iterator[Measured]:
     n_rows, n_frauds = int(rows.is_labelled.sum()), int(rows.is_fraud.sum())
     drawn = _outcome_figures(rows, rng, n_resamples, review_cost_minor) | _rank_figures(segment, rows, rng, n_resamples)
@@ -199,7 +199,7 @@ def _measured(
 
 
 def _outcome_figures(
-    rows: DecidedRows, rng: np.random.Generator, n_resamples: int, review_cost_minor: int
+    rows: LabelledRows, rng: np.random.Generator, n_resamples: int, review_cost_minor: int
 ) -> dict[Metric, _Drawn | str]:
     """Figures that are sums over decisions, or ratios of sums: drawn by weighing the sums of customers."""
     labelled, fraud = rows.is_labelled, rows.is_fraud
@@ -259,7 +259,7 @@ def _outcome_figures(
 
 
 def _rank_figures(
-    segment: str, rows: DecidedRows, rng: np.random.Generator, n_resamples: int
+    segment: str, rows: LabelledRows, rng: np.random.Generator, n_resamples: int
 ) -> dict[Metric, _Drawn | str]:
     """Figures of the order of scores; intervals, cards and the slope only for all transactions."""
     judged = rows.take(rows.is_labelled)
@@ -287,7 +287,7 @@ def _rank_figures(
     return found
 
 
-def _one_class(rows: DecidedRows) -> str:
+def _one_class(rows: LabelledRows) -> str:
     """Why there are no two classes; empty if there are."""
     n_rows, n_frauds = int(rows.is_labelled.sum()), int(rows.is_fraud.sum())
     if n_rows == 0:

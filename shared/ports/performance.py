@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from shared.domain.performance import DecidedRows, Measured
+from shared.domain.performance import LabelledRows, Measured
 
 
 class KeptFigure(NamedTuple):
@@ -24,14 +24,14 @@ class KeptFigure(NamedTuple):
     measured: Measured
 
 
-class DecidedWindows(Protocol):
+class LabelledWindows(Protocol):
     """Decisions with what became known of them. Every method raises Transient if the store cannot be reached now."""
 
-    def decided(self, start_us: int, end_us: int) -> Mapping[str, DecidedRows]:
+    def decided(self, start_us: int, end_us: int) -> Mapping[str, LabelledRows]:
         """By the digest of the model that decided: transactions that happened in a window, its end not included."""
         ...
 
-    def in_shadow(self, start_us: int, end_us: int) -> Mapping[str, DecidedRows]:
+    def in_shadow(self, start_us: int, end_us: int) -> Mapping[str, LabelledRows]:
         """By the digest of models that scored decided transactions of the window without deciding."""
         ...
 

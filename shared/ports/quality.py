@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from shared.domain.data_quality import Check, FeedFacts, Rule
+from shared.domain.data_quality import FeedFacts, Rule, RuleCheck
 
 
 class FeedHealth(Protocol):
@@ -41,7 +41,7 @@ class FeedWindows(Protocol):
 class QualityLog(Protocol):
     """Results of checks. Every method raises Transient if the store cannot be reached now."""
 
-    def record(self, checks: Sequence[Check], recorded_at_us: int) -> int:
+    def record(self, checks: Sequence[RuleCheck], recorded_at_us: int) -> int:
         """Keep results; one that is there for its rule and window stays. Returns how many are new."""
         ...
 
@@ -53,6 +53,6 @@ class QualityLog(Protocol):
         """What rules observed in windows that began in a span, by name and start; only where there was a number."""
         ...
 
-    def failures(self, start_us: int, end_us: int) -> Sequence[Check]:
+    def failures(self, start_us: int, end_us: int) -> Sequence[RuleCheck]:
         """The failed checks of windows that overlap a span, by window and rule."""
         ...

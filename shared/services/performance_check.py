@@ -16,7 +16,7 @@ from shared.domain.labels import MATURITY_US
 from shared.domain.performance import ALL, NO_LABELS, Measured, Metric, measure
 from shared.domain.pipeline import Evidence
 from shared.ports.clock import Clock
-from shared.ports.performance import DecidedWindows, KeptFigure, PerformanceLog
+from shared.ports.performance import KeptFigure, LabelledWindows, PerformanceLog
 
 PIPELINE: Final = "performance"
 
@@ -40,7 +40,7 @@ class PerformanceCheck:
     """Measures windows; one per thread, because its stores are."""
 
     def __init__(
-        self, windows: DecidedWindows, log: PerformanceLog, clock: Clock, *, maturity_us: int = MATURITY_US
+        self, windows: LabelledWindows, log: PerformanceLog, clock: Clock, *, maturity_us: int = MATURITY_US
     ) -> None:
         """Do nothing yet.
 

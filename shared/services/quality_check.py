@@ -15,9 +15,9 @@ from shared.domain.data_quality import (
     NORM_WEEKS,
     WEEK_US,
     WINDOW_US,
-    Check,
     LevelRule,
     Rule,
+    RuleCheck,
     check_all,
     windows,
 )
@@ -93,7 +93,7 @@ class QualityCheck:
         broken = [check for check in self._log.failures(start_us, end_us) if check.breaks]
         return "; ".join(dict.fromkeys(f"{format_instant(check.start_us)}: {check.words}" for check in broken))
 
-    def _check(self, start_us: int, end_us: int) -> tuple[list[Check], int]:
+    def _check(self, start_us: int, end_us: int) -> tuple[list[RuleCheck], int]:
         facts = self._feed.facts(start_us, end_us)
         history = self._log.observed(self._levels, start_us - _HISTORY_US, start_us)
         n_windows = len(history.get(VOLUME.name, {}))
@@ -107,7 +107,7 @@ class QualityCheck:
         self._log.record(checks, self._clock.now_us())
         return checks, facts.arrivals
 
-    def _excused(self, rule: Rule, check: Check) -> Check:
+    def _excused(self, rule: Rule, check: RuleCheck) -> RuleCheck:
         """A level that an announced change explains is no failure, unless the feed stands still all the same."""
         subject = rule.subject if isinstance(rule, LevelRule) else ""
         if check.passed or check.breaks or not subject:
@@ -117,7 +117,7 @@ class QualityCheck:
         return replace(check, passed=True, words=f"{ANNOUNCED}; {check.words}")
 
 
-def notice_of(check: Check, now_us: int) -> Notice:
+def notice_of(check: RuleCheck, now_us: int) -> Notice:
     """What people are told of a failure: once for each rule and day of the window, UTC."""
     day = format_instant(check.start_us)[:10]
     return Notice(

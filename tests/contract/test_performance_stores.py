@@ -10,12 +10,12 @@ import psycopg
 import pytest
 
 from shared.adapters.postgres_ledger_pipelined import PipelinedLedger
-from shared.adapters.postgres_performance import PostgresDecidedWindows, PostgresPerformanceLog
+from shared.adapters.postgres_performance import PostgresLabelledWindows, PostgresPerformanceLog
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role
 from shared.domain.instants import US_PER_DAY, US_PER_MINUTE
 from shared.domain.labels import MATURITY_US, LabelSource, Verdict
-from shared.domain.performance import ALL, NO_DECISION, NO_FRAUDS, DecidedRows, Measured, Metric
+from shared.domain.performance import ALL, NO_DECISION, NO_FRAUDS, LabelledRows, Measured, Metric
 from shared.ports.performance import KeptFigure, PerformanceLog
 from shared.services.labelling import Labelling
 from shared.services.performance_check import SETTLING_US, PerformanceCheck
@@ -102,12 +102,12 @@ def decided(migrated_database: MigratedDatabase) -> MigratedDatabase:
 
 
 def test_decisions_come_with_the_label_that_holds(decided: MigratedDatabase, session: PostgresSession) -> None:
-    windows = PostgresDecidedWindows(session)
+    windows = PostgresLabelledWindows(session)
     found = windows.decided(BASE_US, END_US)
     first, second = (found[LinearScorer(version=version).bundle_digest] for version in (1, 2))
     assert (len(found), len(first), len(second)) == (2, 6, 2)
     order = first.event_time_us.argsort()
-    rows: DecidedRows = first.take(order)
+    rows: LabelledRows = first.take(order)
     assert rows.is_labelled.tolist() == [True, True, True, True, True, False]
     assert rows.is_fraud.tolist() == [False, True, False, True, False, False]
     assert rows.known_first.tolist() == [False, False, False, True, False, False]
@@ -126,7 +126,7 @@ def test_decisions_come_with_the_label_that_holds(decided: MigratedDatabase, ses
 
 def test_a_day_of_the_drift_app(decided: MigratedDatabase, session: PostgresSession) -> None:
     log, clock = PostgresPerformanceLog(session), FakeClock(END_US + MATURITY_US + SETTLING_US)
-    check = PerformanceCheck(PostgresDecidedWindows(session), log, clock)
+    check = PerformanceCheck(PostgresLabelledWindows(session), log, clock)
     found = check.check_due()
     assert (found["windows"], found["models"], found["rows"]) == (1, 3, 8)
     assert check.check_due()["windows"] == 0

@@ -16,7 +16,7 @@ from shared.adapters.postgres_quality import PostgresFeedWindows, PostgresQualit
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.schema.grants import Role
 from shared.bootstrap.drift_quality import PostgresFeedHealth
-from shared.domain.data_quality import WINDOW_US, Check, FeedFacts, LetterKind
+from shared.domain.data_quality import WINDOW_US, FeedFacts, LetterKind, RuleCheck
 from shared.domain.event import DeadLetter, StreamEvent
 from shared.domain.instants import US_PER_DAY, US_PER_MINUTE
 from shared.domain.labels import LabelSource
@@ -49,9 +49,11 @@ def log(request: pytest.FixtureRequest) -> QualityLog:
     return FakeQualityLog() if request.param == "fake" else PostgresQualityLog(request.getfixturevalue("session"))
 
 
-def result(start_us: int, *, observed: float | None = 5.0, passed: bool = True, breaks: bool = False) -> Check:
+def result(start_us: int, *, observed: float | None = 5.0, passed: bool = True, breaks: bool = False) -> RuleCheck:
     details = {"norm": 2.5, "weeks": 4}
-    return Check("transactions", "volume", passed, observed, start_us, start_us + WINDOW_US, breaks, "words", details)
+    return RuleCheck(
+        "transactions", "volume", passed, observed, start_us, start_us + WINDOW_US, breaks, "words", details
+    )
 
 
 def test_a_result_is_kept_once_for_its_rule_and_window(log: QualityLog) -> None:

@@ -6,28 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared.domain.errors import TollgateError
-from shared.domain.performance import DecidedRows
+from shared.domain.performance import LabelledRows
 from shared.ports.performance import KeptFigure
 
 
 @dataclass
-class FakeDecidedWindows:
+class FakeLabelledWindows:
     """Rows by the digest of their model, of which a window takes those that happened in it."""
 
-    decisions: dict[str, DecidedRows] = field(default_factory=dict)
-    shadows: dict[str, DecidedRows] = field(default_factory=dict)
+    decisions: dict[str, LabelledRows] = field(default_factory=dict)
+    shadows: dict[str, LabelledRows] = field(default_factory=dict)
     fault: TollgateError | None = None
 
-    def decided(self, start_us: int, end_us: int) -> Mapping[str, DecidedRows]:
+    def decided(self, start_us: int, end_us: int) -> Mapping[str, LabelledRows]:
         if self.fault is not None:
             raise self.fault
         return _within(self.decisions, start_us, end_us)
 
-    def in_shadow(self, start_us: int, end_us: int) -> Mapping[str, DecidedRows]:
+    def in_shadow(self, start_us: int, end_us: int) -> Mapping[str, LabelledRows]:
         return _within(self.shadows, start_us, end_us)
 
 
-def _within(whole: Mapping[str, DecidedRows], start_us: int, end_us: int) -> dict[str, DecidedRows]:
+def _within(whole: Mapping[str, LabelledRows], start_us: int, end_us: int) -> dict[str, LabelledRows]:
     found = {
         digest: rows.take((rows.event_time_us >= start_us) & (rows.event_time_us < end_us))
         for digest, rows in whole.items()

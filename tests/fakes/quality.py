@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shared.domain.data_quality import Check, FeedFacts, Rule
+from shared.domain.data_quality import FeedFacts, Rule, RuleCheck
 from shared.domain.errors import TollgateError
 
 
@@ -33,9 +33,9 @@ class FakeFeedWindows:
 class FakeQualityLog:
     """Results by rule and window."""
 
-    kept: dict[tuple[str, str, int, int], Check] = field(default_factory=dict)
+    kept: dict[tuple[str, str, int, int], RuleCheck] = field(default_factory=dict)
 
-    def record(self, checks: Sequence[Check], recorded_at_us: int) -> int:
+    def record(self, checks: Sequence[RuleCheck], recorded_at_us: int) -> int:
         del recorded_at_us
         before = len(self.kept)
         for check in checks:
@@ -53,7 +53,7 @@ class FakeQualityLog:
                 found[check.rule][check.start_us] = check.observed
         return found
 
-    def failures(self, start_us: int, end_us: int) -> Sequence[Check]:
+    def failures(self, start_us: int, end_us: int) -> Sequence[RuleCheck]:
         found = [
             check
             for check in self.kept.values()

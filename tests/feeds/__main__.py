@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.domain.data_quality import Check
+from shared.domain.data_quality import RuleCheck
 from tests.feeds.simulated import false_alarms, of_file, watched
 
 
-def feeds(arguments: list[str]) -> Iterator[tuple[str, list[list[Check]]]]:
+def feeds(arguments: list[str]) -> Iterator[tuple[str, list[list[RuleCheck]]]]:
     """What is looked at, by name, with what the rules say of its hours."""
     if arguments and not arguments[0].isdecimal():
         yield arguments[0], of_file(Path(arguments[0]))

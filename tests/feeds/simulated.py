@@ -17,8 +17,8 @@ from shared.domain.data_quality import (
     NORM_WEEKS,
     WEEK_US,
     WINDOW_US,
-    Check,
     FeedFacts,
+    RuleCheck,
     check_all,
 )
 from shared.domain.instants import US_PER_DAY
@@ -84,7 +84,7 @@ def _new(keys: NDArray[np.int64], seen: set[int]) -> int:
     return len(new)
 
 
-def watched(seed: int, changes: Sequence[Change] = (), days: int = 14, customers: int = 3_000) -> list[list[Check]]:
+def watched(seed: int, changes: Sequence[Change] = (), days: int = 14, customers: int = 3_000) -> list[list[RuleCheck]]:
     """What the rules say of each hour of some days, after weeks in which all was quiet."""
     config = WorldConfig(customers=customers, first_date=FIRST, changes=tuple(changes))
     world = World.create(config, np.random.default_rng(seed))
@@ -95,7 +95,7 @@ def watched(seed: int, changes: Sequence[Change] = (), days: int = 14, customers
     return judged(days_of)
 
 
-def of_file(path: Path) -> list[list[Check]]:
+def of_file(path: Path) -> list[list[RuleCheck]]:
     """The same for the days of a file with the columns of the Handbook's data; without labels."""
     columns = {
         name: column.to_numpy()
@@ -122,7 +122,7 @@ def of_file(path: Path) -> list[list[Check]]:
     )
 
 
-def judged(days: Iterable[tuple[TransactionBatch, LabelBatch]]) -> list[list[Check]]:
+def judged(days: Iterable[tuple[TransactionBatch, LabelBatch]]) -> list[list[RuleCheck]]:
     """What the rules say of each hour after the first `WARM_DAYS` days."""
     seen = SeenSoFar()
     history: dict[str, dict[int, float]] = {rule.name: {} for rule in RULES}
@@ -140,7 +140,7 @@ def judged(days: Iterable[tuple[TransactionBatch, LabelBatch]]) -> list[list[Che
     return found
 
 
-def false_alarms(hours: Sequence[Sequence[Check]]) -> tuple[dict[str, int], int]:
+def false_alarms(hours: Sequence[Sequence[RuleCheck]]) -> tuple[dict[str, int], int]:
     """Failed checks by rule, and notices: one for each rule and day."""
     failed: dict[str, int] = {}
     notices = set()

@@ -20,10 +20,10 @@ from shared.domain.data_quality import (
     TOO_FEW,
     WEEK_US,
     WINDOW_US,
-    Check,
     FeedFacts,
     LetterKind,
     Level,
+    RuleCheck,
     Share,
     ShareRule,
     check,
@@ -222,9 +222,9 @@ def test_names_are_unique_and_a_check_cannot_contradict_itself() -> None:
     assert {rule.share for rule in RULES if isinstance(rule, ShareRule)} == set(Share)
     assert {rule.level for rule in (VOLUME, AMOUNT_UNIT, LABEL_FLOW)} == set(Level)
     with pytest.raises(BrokenInvariant):
-        Check("transactions", "volume", True, 1.0, 0, 1, True, "")
+        RuleCheck("transactions", "volume", True, 1.0, 0, 1, True, "")
     with pytest.raises(BrokenInvariant):
-        Check("transactions", "volume", True, 1.0, 1, 1, False, "")
+        RuleCheck("transactions", "volume", True, 1.0, 1, 1, False, "")
 
 
 def test_two_quiet_weeks_alarm_nobody() -> None:

@@ -26,7 +26,7 @@ from shared.domain.performance import (
     NO_LABELS,
     NONE_ALERTED,
     NONE_DECLINED,
-    DecidedRows,
+    LabelledRows,
     Measured,
     Metric,
     measure,
@@ -40,12 +40,12 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(1)
 
 
-def rows_of(count: int, seed: int = 0, frauds: float = 0.1, unlabelled: float = 0.0) -> DecidedRows:
+def rows_of(count: int, seed: int = 0, frauds: float = 0.1, unlabelled: float = 0.0) -> LabelledRows:
     """Decisions whose scores are calibrated probabilities."""
     draw = np.random.default_rng(seed)
     score = draw.beta(frauds * 2, 2 - frauds * 2, count)
     labelled = draw.random(count) >= unlabelled
-    return DecidedRows(
+    return LabelledRows(
         event_time_us=20_000 * US_PER_DAY + draw.integers(0, 7 * US_PER_DAY, count),
         customer=draw.integers(0, max(1, count // 5), count),
         amount_minor=draw.integers(1, 50_000, count),
@@ -63,7 +63,7 @@ def by_metric(found: list[Measured], segment: str = ALL) -> dict[Metric, Measure
 
 
 def test_outcomes_and_money_by_hand() -> None:
-    rows = DecidedRows(
+    rows = LabelledRows(
         event_time_us=np.arange(8, dtype=np.int64),
         customer=np.arange(8, dtype=np.int64),
         amount_minor=np.array([100, 200, 400, 800, 1_600, 3_200, 6_400, 12_800]),

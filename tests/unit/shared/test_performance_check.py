@@ -14,7 +14,7 @@ from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import MATURITY_US
 from shared.domain.performance import ALL, NO_DECISION, Metric
 from shared.services.performance_check import MAX_CATCH_UP, NOTHING, SETTLING_US, WINDOW_DAYS, PerformanceCheck
-from tests.fakes.performance import FakeDecidedWindows, FakePerformanceLog
+from tests.fakes.performance import FakeLabelledWindows, FakePerformanceLog
 from tests.fakes.probes import FakeClock
 from tests.unit.domain.test_performance import rows_of
 
@@ -26,7 +26,7 @@ MATURE_US = WEEK_END_US + MATURITY_US + SETTLING_US
 
 
 def test_a_window_is_measured_once_it_is_mature_and_settled() -> None:
-    windows, log, clock = FakeDecidedWindows({FIRST: rows_of(400)}), FakePerformanceLog(), FakeClock(MATURE_US - 1)
+    windows, log, clock = FakeLabelledWindows({FIRST: rows_of(400)}), FakePerformanceLog(), FakeClock(MATURE_US - 1)
     check = PerformanceCheck(windows, log, clock)
     assert check.check_due()["rows"] != 400
     clock.time_us = MATURE_US
@@ -39,7 +39,7 @@ def test_a_window_is_measured_once_it_is_mature_and_settled() -> None:
 
 
 def test_two_that_measure_at_once_keep_the_same_figures_once() -> None:
-    windows, log = FakeDecidedWindows({FIRST: rows_of(400)}), FakePerformanceLog()
+    windows, log = FakeLabelledWindows({FIRST: rows_of(400)}), FakePerformanceLog()
     other = FakePerformanceLog()
     for kept in (log, other):
         PerformanceCheck(windows, kept, FakeClock(MATURE_US)).check_due()
@@ -49,7 +49,7 @@ def test_two_that_measure_at_once_keep_the_same_figures_once() -> None:
 
 def test_models_are_measured_apart_and_one_that_decided_not_by_its_shadow() -> None:
     shadow = replace(rows_of(300, seed=3), outcome=np.full(300, NO_DECISION, dtype=np.int8))
-    windows = FakeDecidedWindows({FIRST: rows_of(400)}, {FIRST: shadow, SECOND: shadow})
+    windows = FakeLabelledWindows({FIRST: rows_of(400)}, {FIRST: shadow, SECOND: shadow})
     log = FakePerformanceLog()
     found = PerformanceCheck(windows, log, FakeClock(MATURE_US)).check_due()
     assert (found["models"], found["rows"]) == (2, 400)
@@ -61,7 +61,7 @@ def test_models_are_measured_apart_and_one_that_decided_not_by_its_shadow() -> N
 
 def test_an_empty_window_is_known_to_be_measured() -> None:
     log, clock = FakePerformanceLog(), FakeClock(MATURE_US)
-    check = PerformanceCheck(FakeDecidedWindows(), log, clock)
+    check = PerformanceCheck(FakeLabelledWindows(), log, clock)
     assert check.check_due()["windows"] == 1
     assert check.check_due()["windows"] == 0
     (one,) = log.kept.values()
@@ -70,7 +70,7 @@ def test_an_empty_window_is_known_to_be_measured() -> None:
 
 
 def test_a_fault_leaves_the_window_to_the_next_run() -> None:
-    windows, log = FakeDecidedWindows({FIRST: rows_of(50)}, fault=Transient("down")), FakePerformanceLog()
+    windows, log = FakeLabelledWindows({FIRST: rows_of(50)}, fault=Transient("down")), FakePerformanceLog()
     check = PerformanceCheck(windows, log, FakeClock(MATURE_US))
     with pytest.raises(Transient):
         check.check_due()
@@ -81,7 +81,7 @@ def test_a_fault_leaves_the_window_to_the_next_run() -> None:
 @given(st.lists(st.integers(0, 20 * US_PER_DAY), min_size=1, max_size=12))
 def test_whenever_the_timer_fires_windows_end_at_midnight_and_none_is_measured_early(firings: list[int]) -> None:
     log, clock = FakePerformanceLog(), FakeClock(MATURE_US)
-    check = PerformanceCheck(FakeDecidedWindows(), log, clock)
+    check = PerformanceCheck(FakeLabelledWindows(), log, clock)
     last_us = None
     for at_us in sorted(firings):
         clock.time_us = MATURE_US + at_us
