@@ -130,7 +130,7 @@ class PostgresDecidedWindows:
 
     def first_us(self, since_us: int) -> int | None:
         """The event time of the first decision. Cost: a scan of the partitions since then."""
-        found: int | None = _rows(self._session, "looking for the first decision", _FIRST, [since_us])[0][0]
+        found: int | None = self._session.rows("looking for the first decision", _FIRST, [since_us])[0][0]
         return found
 
     def decided(self, bundle_digest: str, view: str, width: int, start_us: int, end_us: int) -> Iterator[DecidedRows]:
@@ -150,7 +150,7 @@ class PostgresDecidedWindows:
         starts, ends = [start for start, _ in windows], [end for _, end in windows]
         values: dict[str, object] = {"start": min(starts), "end": max(ends), "starts": starts, "ends": ends}
         values["recorded"] = min(starts) - FUTURE_TOLERANCE_US
-        return [Clusters(*row) for row in _rows(self._session, "counting clusters", _CLUSTERS, values)]
+        return [Clusters(*row) for row in self._session.rows("counting clusters", _CLUSTERS, values)]
 
     def matured(self, bundle_digest: str, start_us: int, end_us: int, as_of_us: int) -> MaturedRows:
         """A bundle's decisions whose label is known, read `PIECE` at a time and kept as columns, 25 bytes for each.
@@ -196,7 +196,7 @@ class PostgresDriftMetrics:
 
     def last_end_us(self, bundle_digest: str) -> int | None:
         """The end of the last window with a verdict."""
-        found: int | None = _rows(self._session, "reading the last verdict", _LAST, [bundle_digest, VERDICT])[0][0]
+        found: int | None = self._session.rows("reading the last verdict", _LAST, [bundle_digest, VERDICT])[0][0]
         return found
 
     def read(self, bundle_digest: str, start_us: int, end_us: int) -> Sequence[DriftMetric]:
@@ -209,7 +209,7 @@ class PostgresDriftMetrics:
             "verdict": VERDICT,
             "outcome": OUTCOME,
         }
-        return [DriftMetric(*row) for row in _rows(self._session, "reading drift", _READ, values)]
+        return [DriftMetric(*row) for row in self._session.rows("reading drift", _READ, values)]
 
     def usuals(self, bundle_digest: str, hours: int, end_us: int, since_us: int) -> Mapping[str, Usual]:
         """What usual windows were like."""
@@ -221,7 +221,7 @@ class PostgresDriftMetrics:
             "end": end_us,
             "day": US_PER_DAY,
         }
-        return {row[0]: Usual(*row[1:]) for row in _rows(self._session, "reading usual windows", _USUALS, values)}
+        return {row[0]: Usual(*row[1:]) for row in self._session.rows("reading usual windows", _USUALS, values)}
 
 
 class PostgresAnnouncements:
@@ -232,22 +232,15 @@ class PostgresAnnouncements:
 
     def announce(self, change: Announcement, now_us: int) -> int:
         """Keep one."""
-        number: int = _rows(self._session, "announcing a change", _ANNOUNCE, [*change, now_us])[0][0]
+        number: int = self._session.rows("announcing a change", _ANNOUNCE, [*change, now_us])[0][0]
         return number
 
     def announced(self, start_us: int, end_us: int) -> Sequence[Announcement]:
         """Those that concern a part of a window."""
         return [
             Announcement(*row)
-            for row in _rows(self._session, "reading announced changes", _ANNOUNCED, [end_us, start_us])
+            for row in self._session.rows("reading announced changes", _ANNOUNCED, [end_us, start_us])
         ]
-
-
-def _rows(
-    session: PostgresSession, doing: str, statement: str, values: Sequence[object] | Mapping[str, object]
-) -> list[tuple[Any, ...]]:
-    with translated(doing), session.transaction() as connection:
-        return connection.execute(statement, values).fetchall()
 
 
 def _matured(rows: Sequence[tuple[Any, ...]]) -> MaturedRows:

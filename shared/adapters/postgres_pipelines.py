@@ -116,12 +116,12 @@ class PostgresPipelineLog:
 
     def find(self, run_id: str) -> Run | None:
         """A run by its id."""
-        rows = _rows(self._session, "reading a run", _FIND, [run_id])
+        rows = self._session.rows("reading a run", _FIND, [run_id])
         return _run(rows[0]) if rows else None
 
     def recent(self, pipeline: str, limit: int, status: RunStatus | None = None) -> Sequence[Run]:
         """The last runs of a pipeline, newest first."""
-        return [_run(row) for row in _rows(self._session, "reading runs", _RECENT, [pipeline, status, status, limit])]
+        return [_run(row) for row in self._session.rows("reading runs", _RECENT, [pipeline, status, status, limit])]
 
 
 class PostgresLeases:
@@ -141,7 +141,7 @@ class PostgresLeases:
 
     def holder(self, name: str, now_us: int) -> str | None:
         """Who holds it now."""
-        rows = _rows(self._session, "reading a lease", _HOLDER, [name, now_us])
+        rows = self._session.rows("reading a lease", _HOLDER, [name, now_us])
         return str(rows[0][0]) if rows else None
 
 
@@ -160,12 +160,12 @@ class PostgresTriggers:
             Jsonb(dict(trigger.evidence)),
             trigger.created_at_us,
         ]
-        rows = _rows(self._session, "opening a trigger", _OPEN, values)
+        rows = self._session.rows("opening a trigger", _OPEN, values)
         return int(rows[0][0]) if rows else None
 
     def claim(self, run_id: str, now_us: int) -> OpenTrigger | None:
         """Take the most urgent open one."""
-        rows = _rows(self._session, "claiming a trigger", _CLAIM, [run_id, now_us])
+        rows = self._session.rows("claiming a trigger", _CLAIM, [run_id, now_us])
         return open_trigger(rows[0]) if rows else None
 
     def close(self, trigger_id: int, *, done: bool, outcome: str, now_us: int) -> bool:
@@ -175,7 +175,7 @@ class PostgresTriggers:
 
     def unfinished(self) -> Sequence[OpenTrigger]:
         """Those that are open or claimed."""
-        return [open_trigger(row) for row in _rows(self._session, "reading triggers", _UNFINISHED, [])]
+        return [open_trigger(row) for row in self._session.rows("reading triggers", _UNFINISHED)]
 
     def reopen(self, trigger_id: int) -> bool:
         """Give a claimed one back."""
@@ -189,11 +189,6 @@ def _changed(session: PostgresSession, doing: str, statement: str, values: _Valu
     """Whether a statement changed a row."""
     with translated(doing), session.transaction() as connection:
         return connection.execute(statement, values).rowcount > 0
-
-
-def _rows(session: PostgresSession, doing: str, statement: str, values: _Values) -> list[tuple[Any, ...]]:
-    with translated(doing), session.transaction() as connection:
-        return connection.execute(statement, values).fetchall()
 
 
 def _run(row: tuple[Any, ...]) -> Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import psycopg
 
 from shared.adapters.postgres import PostgresConnection, connect
+from shared.adapters.postgres_errors import translated
 
 type Connection = psycopg.Connection[Any]
 
@@ -95,6 +96,22 @@ class PostgresSession:
             if connection.closed or connection.broken or connection.info.transaction_status != _IDLE:
                 self.close()
             raise
+
+    def rows(
+        self, doing: str, statement: str, values: Sequence[object] | Mapping[str, object] = ()
+    ) -> list[tuple[Any, ...]]:
+        """The rows of one statement in a transaction of its own.
+
+        Args:
+            doing: What is being done, for the error's message.
+            statement: SQL that returns rows.
+            values: Its parameters.
+
+        Raises:
+            TollgateError: As `postgres_errors.translated` says.
+        """
+        with translated(doing), self.transaction() as connection:
+            return connection.execute(statement.encode(), values).fetchall()
 
 
 _IDLE: Final = psycopg.pq.TransactionStatus.IDLE
