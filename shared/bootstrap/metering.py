@@ -13,5 +13,5 @@ from shared.services.metering_flush import MeterFlush
 def meters_of(app: str, where: PostgresConnection, flush_s: float, clock: Clock) -> Meters:
     """The meters of this process, whose counts reach the database in the background from now on."""
     cells = ProcessCells(shared_folder(app), N_CELLS)
-    MeterFlush(app, cells, PostgresMeters(where, f"{app}-meters"), clock).start(flush_s)
+    MeterFlush(app, cells, PostgresMeters(where, f"{app}-meters"), clock, estate=cells).start(flush_s)
     return Meters(cells)

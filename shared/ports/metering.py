@@ -26,6 +26,36 @@ class CountsRow(NamedTuple):
     updated_at_us: int
 
 
+class Left(NamedTuple):
+    """What a process left that is gone.
+
+    Attributes:
+        name: Tells it from others.
+        note: What it wrote for whoever comes after.
+        cells: What it had counted in the end.
+    """
+
+    name: str
+    note: str
+    cells: Sequence[float]
+
+
+class Estate(Protocol):
+    """What processes of an app leave to one another on a machine; safe to use from several processes."""
+
+    def note(self, text: str) -> None:
+        """Keep a note beside the own cells, in place of the one before."""
+        ...
+
+    def left(self) -> Sequence[Left]:
+        """What those left that are gone, and that nobody has settled."""
+        ...
+
+    def settle(self, left: Left) -> None:
+        """Nothing more is to be done for one of them."""
+        ...
+
+
 class AppCounts(NamedTuple):
     """What all writers of an app counted, ever."""
 

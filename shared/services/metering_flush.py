@@ -1,12 +1,15 @@
 """How a process's counts reach the store that all instances share: cumulative, from a thread of their own.
 
-A count is lost only with its process: what could not be written is in the next write too. Nothing that serves waits
-for it, and nothing fails because of it.
+What could not be written is in the next write too. What a process had not written when it was killed is written by
+another one of its host: it finds the cells and a note that says under which name they were written so far. Rows are
+cumulative, so it does no harm if two of them do, or if the process had just written it itself. A count is lost only
+with its host. Nothing that serves waits for it, and nothing fails because of it.
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import threading
 import uuid
@@ -16,7 +19,7 @@ from typing import Final
 
 from shared.domain.errors import TollgateError
 from shared.ports.clock import Clock
-from shared.ports.metering import CountsRow, CountsStore
+from shared.ports.metering import CountsRow, CountsStore, Estate, Left
 from shared.services.metering import LAYOUT, Cells
 
 _log = logging.getLogger(__name__)
@@ -29,7 +32,16 @@ depend on the order of the rows. Prometheus takes a sum that falls by one bit fo
 class MeterFlush:
     """Writes the counts of this process."""
 
-    def __init__(self, app: str, cells: Cells, store: CountsStore, clock: Clock, layout: str = LAYOUT) -> None:
+    def __init__(
+        self,
+        app: str,
+        cells: Cells,
+        store: CountsStore,
+        clock: Clock,
+        layout: str = LAYOUT,
+        *,
+        estate: Estate | None = None,
+    ) -> None:
         """Write nothing yet.
 
         Args:
@@ -38,7 +50,9 @@ class MeterFlush:
             store: Used by one thread at a time.
             clock: The time of day.
             layout: What the cells mean.
+            estate: What processes of this host leave to one another; None to leave and take nothing.
         """
+        self._estate = estate
         self._app = app
         self._cells = cells
         self._store = store
@@ -46,7 +60,7 @@ class MeterFlush:
         self._layout = layout
         self._turn = threading.Lock()
         self._stopping = threading.Event()
-        self._failing = False
+        self._failing = self._known = False
         self._written: Sequence[float] = ()
         self._start_anew((0.0,) * len(cells.own()))
 
@@ -62,7 +76,10 @@ class MeterFlush:
             self._attempt()
 
     def flush(self) -> bool:
-        """Write what was counted, if anything was since the last time; returns whether it was written."""
+        """Write what was counted, if anything was since the last time; returns whether it was written.
+
+        What others left that are gone is written as well.
+        """
         with self._turn:
             try:
                 return self._flush()
@@ -75,7 +92,12 @@ class MeterFlush:
                 return False
 
     def _flush(self) -> bool:
-        counted = tuple(floor(cell * _STEPS) / _STEPS for cell in self._cells.own())
+        written = self._write()
+        self._inherit()
+        return written
+
+    def _write(self) -> bool:
+        counted = _in_steps(self._cells.own())
         if counted == self._written:
             return False
         now_us = self._clock.now_us()
@@ -83,9 +105,35 @@ class MeterFlush:
             _log.info("counts go on under another writer")
             self._start_anew(self._written)
             self._put(counted, now_us)
-        self._written = counted
-        self._known, self._failing = True, False
+        self._written, self._failing = counted, False
+        if not self._known:
+            self._known = True
+            self._note()
         return True
+
+    def _inherit(self) -> None:
+        """Write what others had counted in the end.
+
+        A row that is known and not there was added up with those that are gone: what came after it is lost.
+        """
+        if self._estate is None:
+            return
+        for left in self._estate.left():
+            try:
+                row, known = _row_of(self._app, left, self._clock.now_us())
+            except (ValueError, TypeError):  # of another release, whose notes say something else
+                _log.warning("counts of a process that is gone cannot be read")
+            else:
+                if any(row.cells):
+                    self._store.put(row, known=known)
+                _log.info("counts of a process that is gone were written", extra={"writer": row.writer})
+            self._estate.settle(left)
+
+    def _note(self) -> None:
+        """Say how to write the cells that are left if this process is killed."""
+        if self._estate is not None:
+            said = [self._writer, self._layout, self._started_at_us, self._known, list(self._folded)]
+            self._estate.note(json.dumps(said))
 
     def _put(self, counted: Sequence[float], now_us: int) -> bool:
         own = [cell - folded for cell, folded in zip(counted, self._folded, strict=True)]
@@ -98,6 +146,7 @@ class MeterFlush:
         self._started_at_us = self._clock.now_us()
         self._folded, self._written = folded, folded
         self._known = False
+        self._note()
 
     def _run(self, interval_s: float) -> None:
         while not self._stopping.wait(interval_s):
@@ -108,3 +157,14 @@ class MeterFlush:
             self.flush()
         except Exception:  # noqa: BLE001 - the outermost line of a thread and of the end of the process
             _log.exception("counts cannot be written")
+
+
+def _in_steps(cells: Sequence[float]) -> tuple[float, ...]:
+    return tuple(floor(cell * _STEPS) / _STEPS for cell in cells)
+
+
+def _row_of(app: str, left: Left, now_us: int) -> tuple[CountsRow, bool]:
+    """The row of a process that is gone, by its note, and whether it was written before."""
+    writer, layout, started_at_us, known, folded = json.loads(left.note)
+    own = [cell - before for cell, before in zip(_in_steps(left.cells), folded, strict=True)]
+    return CountsRow(app, writer, layout, own, started_at_us, now_us), known

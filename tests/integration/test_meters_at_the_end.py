@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from shared.services.metering import LAYOUT, PREDICTIONS, place_of
 from tests.conftest import MigratedDatabase
+from tests.host.hosting import until
 from tests.integration.score_app import Models, ScoreApp, fields, login, running, settings
 
 SCORED = 7
@@ -38,6 +41,22 @@ def models(storage: str) -> Iterator[Models]:
     found.promote()
     yield found
     found.close()
+
+
+def test_a_worker_that_is_killed_loses_no_count(
+    storage: str, migrated_database: MigratedDatabase, models: Models, tmp_path: Path
+) -> None:
+    before = counted(migrated_database)
+    app_settings = settings(storage, login(migrated_database), models.name, METERS_FLUSH_S="600")
+    with running(tmp_path / "app", app_settings) as app:
+        score(app)
+        killed = app.host.workers()
+        for worker in killed:
+            os.kill(worker, signal.SIGKILL)
+        until(lambda: app.host.workers() and not set(app.host.workers()) & set(killed), "other workers")
+        until(lambda: app.score(fields()).status == 200, "one of them decides")
+        assert app.host.stop() == 0
+        assert counted(migrated_database) == before + SCORED + 1
 
 
 def test_an_orderly_end_loses_no_count(

@@ -41,10 +41,38 @@ def test_counts_of_processes_add_up_and_outlive_them(tmp_path: Path) -> None:
     assert list(ProcessCells(tmp_path, 4).totals()) == [0.0] * 4, "another release's cells mean something else"
 
 
+def test_what_a_process_left_is_found_once_it_is_gone(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from shared.adapters.process_cells import ProcessCells;"
+        "cells = ProcessCells(Path(sys.argv[1]), 3); cells.note('first'); cells.add(1, 2.5); cells.note('last');"
+        "print('here', flush=True); sys.stdin.read()"
+    )
+    own = ProcessCells(tmp_path, 3)
+    own.note("mine")
+    assert own.left() == []
+    own.add(0, 1.0)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"here\n"
+        assert own.left() == [], "it is there"
+        other.kill()
+    (left,) = own.left()
+    assert (left.note, left.cells) == ("last", [0.0, 2.5, 0.0])
+    assert ProcessCells(tmp_path, 3).left() == [left], "whoever looks"
+    own.settle(left)
+    own.settle(left)
+    assert own.left() == []
+    assert list(own.totals()) == [1.0, 2.5, 0.0], "what it counted is still counted"
+
+
 def test_without_a_folder_nothing_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     cells = ProcessCells(tmp_path / "file", 2)
+    cells.note("to nobody")
     cells.add(0, 1.0)
+    cells.note("to nobody")
+    assert cells.left() == []
     assert list(cells.totals()) == [0.0, 0.0]
 
 
