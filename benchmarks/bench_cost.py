@@ -1,6 +1,6 @@
 """What decisions cost on the Handbook's transactions: by fixed thresholds, and by expected loss.
 
-A missed fraud costs its amount, a review 5; four test weeks, as in `bench_quality`. The model learns from 60 days, is
+A missed fraud costs its amount, a review 5; four test weeks, as in `bench_quality`. The model learns from 75 days, is
 calibrated on the 14 days after a week's gap, and is tested after another; every threshold and shadow price is chosen on
 the calibration span. What is chosen with hindsight is marked so: it bounds what any choice could have reached.
 Figures are for the test set of the book (cards with a known fraud leave) and for all transactions, as a deployment
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -41,11 +42,15 @@ from shared.domain.cost_policy import CostPolicy, Costs, fit_capacity
 from shared.domain.decision import STRICTNESS, Outcome
 from shared.domain.evaluation import Interval, interval
 from shared.domain.feature_view import CARD_V1
+from shared.domain.instants import US_PER_DAY
+from shared.domain.labels import MATURITY_US
 from shared.domain.promotion_comparison import resampled_weights
 from shared.domain.registry_curves import thresholds_of
 from shared.domain.training_model import Rows, TrainingParameters
+from shared.domain.training_split import TrainingPlan
 
-CALIBRATION_DAYS: Final = 14
+CALIBRATION_DAYS: Final = TrainingPlan(as_of_us=0).calibration_days
+PRICED_DAYS: Final = TrainingPlan(as_of_us=0).test_days
 CAPACITIES: Final = (25, 50, 100)
 """Transactions a day that can be reviewed."""
 
@@ -131,18 +136,17 @@ class Tally:
         return interval(100 * (1 - draws[:, 0] / draws[:, 1]), CONFIDENCE)
 
 
-def week_of(data: Data, first_day: int) -> tuple[Span, Span, Flags]:
-    """The calibration span and the test week, both scored, and which of the week the book tests on."""
-    calibrated_from = first_day - WEEK - CALIBRATION_DAYS
+def scores_of(data: Data, calibrated_from: int) -> Callable[[NDArray[np.intp]], Span]:
+    """A model that is calibrated on the days from one on and has learnt from those before: what scores rows."""
     learnt = data.learnt_from(calibrated_from, LONG)
     model = XgboostTrainer().fit(Rows(data.vectors[learnt], data.is_fraud[learnt]), None, TrainingParameters())
     graph = OnnxGraph(model.model, len(CARD_V1.features))
-    before = np.flatnonzero((data.day >= calibrated_from) & (data.day < first_day - WEEK))
-    tested = np.flatnonzero((data.day >= first_day) & (data.day < first_day + WEEK))
-    raw = graph.raw(data.vectors[before])
-    table = fit_calibration(raw, data.is_fraud[before])
-    spans = [
-        Span(
+    before = data.between(calibrated_from, calibrated_from + CALIBRATION_DAYS)
+    table = fit_calibration(graph.raw(data.vectors[before]), data.is_fraud[before])
+
+    def scored(rows: NDArray[np.intp]) -> Span:
+        outputs = graph.raw(data.vectors[rows])
+        return Span(
             table.probability_many(outputs),
             outputs.astype(np.float64),
             data.transactions.amount_minor[rows],
@@ -150,9 +154,30 @@ def week_of(data: Data, first_day: int) -> tuple[Span, Span, Flags]:
             data.transactions.customer[rows],
             data.day[rows],
         )
-        for rows, outputs in ((before, raw), (tested, graph.raw(data.vectors[tested])))
-    ]
-    return spans[0], spans[1], np.isin(tested, data.tested_on(first_day))
+
+    return scored
+
+
+def week_of(data: Data, first_day: int) -> tuple[Span, Span, Flags]:
+    """The calibration span and the test week, both scored, and which of the week the book tests on."""
+    calibrated_from = first_day - WEEK - CALIBRATION_DAYS
+    scored = scores_of(data, calibrated_from)
+    tested = data.between(first_day, first_day + WEEK)
+    before = data.between(calibrated_from, calibrated_from + CALIBRATION_DAYS)
+    return scored(before), scored(tested), np.isin(tested, data.tested_on(first_day))
+
+
+def came_later(data: Data, first_day: int) -> list[int]:
+    """Reviews of a test week by prices as a retraining fits them: to a test span that ended a maturity before."""
+    priced_to = first_day - round(MATURITY_US / US_PER_DAY)
+    priced_from = priced_to - PRICED_DAYS
+    scored = scores_of(data, priced_from - WEEK - CALIBRATION_DAYS)
+    priced, week = scored(data.between(priced_from, priced_to)), scored(data.between(first_day, first_day + WEEK))
+    fits = (
+        fit_capacity(ALERTS, priced.probability, priced.amount_minor, days=PRICED_DAYS, reviews_per_day=n)
+        for n in CAPACITIES
+    )
+    return [int((fit.outcomes(week.probability, week.amount_minor) == _REVIEW).sum()) for fit in fits]
 
 
 def chosen_thresholds(span: Span) -> dict[str, float]:
@@ -248,7 +273,7 @@ def run(*, quick: bool = False) -> Report:
     tallies = {BOOKS_SET: Tally(n_customers), EVERYTHING: Tally(n_customers)}
     for first_day in first_days:
         before, week, in_book = week_of(data, first_day)
-        rows = np.flatnonzero((data.day >= first_day) & (data.day < first_day + WEEK))
+        rows = data.between(first_day, first_day + WEEK)
         for name, tally in tallies.items():
             kept = in_book if name == BOOKS_SET else np.ones_like(in_book)
             add_alerts(tally, before, week.part(kept))
@@ -260,6 +285,8 @@ def run(*, quick: bool = False) -> Report:
         report_alerts(report, name, tally, n_resamples)
     report_capacity(report, tallies[EVERYTHING], n_resamples, len(first_days) * WEEK)
     report_declines(report, tallies[EVERYTHING], n_resamples)
+    if not quick:
+        report_age(report, data, first_days)
     report.add("processor time of all of it", time.process_time() - started, "s", aim=600, better="lower")
     return report
 
@@ -312,6 +339,15 @@ def report_declines(report: Report, tally: Tally, n_resamples: int) -> None:
             name = f"a wrong decline costs {goodwill / 100:.0f} and 2 %: saved against {peer}"
             note = f"{low:.1f} to {high:.1f}; {losses}; {reviews}"
             report.add(name, tally.saving(ours, theirs), "%", note=note)
+
+
+def report_age(report: Report, data: Data, first_days: list[int]) -> None:
+    """How many reviews come by a price that is as old as a retraining leaves it."""
+    weeks = np.array([came_later(data, first_day) for first_day in first_days])
+    for n, counts in zip(CAPACITIES, weeks.T.tolist(), strict=True):
+        each = " ".join(f"{count / WEEK:.1f}" for count in counts)
+        note = f"fitted to {PRICED_DAYS} days that ended {MATURITY_US / US_PER_DAY:.0f} days before; weeks {each}"
+        report.add(f"reviews a day that came for {n}", sum(counts) / (WEEK * len(counts)), "", note=note)
 
 
 if __name__ == "__main__":

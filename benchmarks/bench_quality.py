@@ -93,13 +93,17 @@ class Data:
         vectors = transform_many(CARD_V1, transactions, labels)
         return cls(transactions, transactions.event_time_us // US_PER_DAY, is_fraud, vectors)
 
+    def between(self, first_day: int, end_day: int) -> NDArray[np.intp]:
+        """Rows of some days, the last not included."""
+        return np.flatnonzero((self.day >= first_day) & (self.day < end_day))
+
     def learnt_from(self, first_day: int, n_days: int) -> NDArray[np.intp]:
         """Rows of the days before the week of gap that comes before a test week."""
-        return np.flatnonzero((self.day >= first_day - WEEK - n_days) & (self.day < first_day - WEEK))
+        return self.between(first_day - WEEK - n_days, first_day - WEEK)
 
     def tested_on(self, first_day: int) -> NDArray[np.intp]:
         """Rows of a test week, without cards that had a known fraud since the book's week to learn from began."""
-        rows = np.flatnonzero((self.day >= first_day) & (self.day < first_day + WEEK))
+        rows = self.between(first_day, first_day + WEEK)
         frauds = np.flatnonzero(self.is_fraud & (self.day >= first_day - 2 * WEEK) & (self.day < first_day))
         known_since = np.full(int(self.transactions.customer.max()) + 1, np.iinfo(np.int64).max)
         np.minimum.at(known_since, self.transactions.customer[frauds], self.day[frauds])
@@ -110,11 +114,13 @@ class Data:
 type Scorers = dict[str, Callable[[Vectors], NDArray[np.float32]]]
 
 
-def fitted(data: Data, first_day: int, chosen: tuple[str, ...], tables: dict[str, TreeTables]) -> Scorers:
+def fitted(
+    data: Data, first_day: int, chosen: tuple[str, ...], tables: dict[str, TreeTables], n_days: int = LONG
+) -> Scorers:
     """The models for one test week: what gives vectors of card-v1 their scores."""
     found: Scorers = {}
     for name in chosen:
-        rows = data.learnt_from(first_day, LONG if name in (OURS, LARGE) else WEEK)
+        rows = data.learnt_from(first_day, n_days if name in (OURS, LARGE) else WEEK)
         learnt = Rows(data.vectors[rows], data.is_fraud[rows])
         if name in (BOOK, DEFAULTS):
             found[name] = _book(learnt, defaults=name == DEFAULTS)
@@ -127,13 +133,6 @@ def fitted(data: Data, first_day: int, chosen: tuple[str, ...], tables: dict[str
         found[name] = OnnxGraph(model.model, len(CARD_V1.features)).raw
         tables[name] = compile_tables(read_booster(model.booster))
     return found
-
-
-def learnt_ours(data: Data, first_day: int, n_days: int) -> Callable[[Vectors], NDArray[np.float32]]:
-    """The exported graph of a model with default parameters, for one test week."""
-    rows = data.learnt_from(first_day, n_days)
-    model = XgboostTrainer().fit(Rows(data.vectors[rows], data.is_fraud[rows]), None, TrainingParameters())
-    return OnnxGraph(model.model, len(CARD_V1.features)).raw
 
 
 def _book(learnt: Rows, *, defaults: bool) -> Callable[[Vectors], NDArray[np.float32]]:
@@ -239,7 +238,7 @@ def add_windows(report: Report, data: Data) -> None:
         weeks.append((first_day, outcomes, data.vectors[rows]))
     for window in WINDOWS:
         found = [
-            Ranking(outcomes, learnt_ours(data, first_day, window)(vectors)).quality().average_precision
+            Ranking(outcomes, fitted(data, first_day, (OURS,), {}, window)[OURS](vectors)).quality().average_precision
             for first_day, outcomes, vectors in weeks
         ]
         note = f"weeks {' '.join(f'{value:.4f}' for value in found)}, from {CHOICE_DAYS[0]} on"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any
 
 import azure.functions as func
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.domain.bundle_manifest import Thresholds
@@ -138,11 +139,17 @@ def test_a_record_of_another_release_is_refused(data: bytes, change: dict[str, A
         known_document(record)
 
 
+def significant(text: str) -> int:
+    """Digits of a number without the noughts at its ends."""
+    return len(Decimal(text).normalize().as_tuple().digits)
+
+
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+@example(999999986991104.0)  # 1000000000000000.0 is one digit and a character longer
 def test_the_shortest_number_gives_every_bit_back(value: float) -> None:
     text = encode(shortest(value)).decode()
     assert struct.pack("<f", float(text)) == struct.pack("<f", value)
-    assert len(text) <= len(encode(value))
+    assert significant(text) <= significant(encode(value).decode())
 
 
 class Source:
