@@ -31,7 +31,7 @@ class Said:
 class WireClient:
     """Speaks exactly as told."""
 
-    def __init__(self, port: int, timeout_s: float = 10.0) -> None:
+    def __init__(self, port: int, timeout_s: float = 60.0) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout_s)
         self.buffer = FrameBuffer(1 << 20)
         self.timeout_s = timeout_s
