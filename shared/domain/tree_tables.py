@@ -30,8 +30,11 @@ SUBTREE_DEPTH: Final = 3
 
 _SUBTREE_TESTS: Final = 2**SUBTREE_DEPTH - 1
 _BYTE: Final = 8
-CHUNK_ROWS: Final = 64
-"""Rows worked on at a time; a larger chunk leaves the processor's cache. It changes speed and memory, never a value."""
+CHUNK_ROWS: Final = 16
+"""Rows worked on at a time; a larger chunk leaves the processor's cache. It changes speed and memory, never a value.
+
+Measured, per row: 4.5 us at 16, 32 and 64 rows with 200 blocks (100 trees of depth 4), but 13, 42 and 33 us with 600.
+"""
 
 type _Step = tuple[int, bool, float]
 """One test of a path: its slot, whether the path goes left there, and the share of the cover that does."""
@@ -145,14 +148,14 @@ class TreeTables:
 
     def _chunk(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         n_rows = len(vectors)
-        values = vectors[:, self._slot_feature]
-        passed = values < self._slot_threshold
+        # `take` gives what indexing with an array does, in half the time.
+        passed = vectors.take(self._slot_feature, axis=1) < self._slot_threshold
         missing = np.isnan(vectors)
         if missing.any():
-            passed |= missing[:, self._slot_feature] & self._slot_missing
+            passed |= missing.take(self._slot_feature, axis=1) & self._slot_missing
         bits = np.packbits(passed)
         keys = (bits if self.feature.shape[1] == _BYTE else bits.view(">u2")).reshape(n_rows, -1)
-        found = self._rows[keys + self._first_row]
+        found = self._rows.take(keys + self._first_row, axis=0)
         cells = self._cells[: found.size]
         summed = np.bincount(cells, weights=found.ravel(), minlength=n_rows * self.n_features)
         return summed.reshape(n_rows, self.n_features)

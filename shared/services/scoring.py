@@ -200,7 +200,7 @@ class Scoring:
         scored = scorer.score(vectors)
         self._mark("model")
         digest, fingerprint, base = scorer.bundle_digest, scorer.fingerprint, scorer.base
-        probabilities = scorer.calibration.probability_many(scored.raw).tolist()
+        calibrated = scorer.calibration.probability
         raws, explained = scored.raw.tolist(), scored.contributions.tolist()
         data, width = vectors.tobytes(), vectors.shape[1] * vectors.itemsize
         policy = self._policy.choice(scorer.advice).policy
@@ -225,7 +225,7 @@ class Scoring:
                 model_version=scorer.version,
                 raw_score=raws[place],
                 decision=decide_outcome(
-                    Score(probabilities[place], digest),
+                    Score(calibrated(raws[place]), digest),
                     transaction.amount_minor,
                     policy,
                     self._rules,
