@@ -33,8 +33,8 @@ from shared.domain.features import PastTransaction
 from shared.domain.identifiers import TransactionId
 from shared.domain.labels import Label
 
-_STATE_MEMORY: Final = 600
-"""Bytes of a state without tiles (CPython 3.13, measured)."""
+_STATE_MEMORY: Final = 720
+"""Bytes of a state without its tiles, of its key, and of its place in a cache (CPython 3.13, measured)."""
 
 
 class Header(NamedTuple):
