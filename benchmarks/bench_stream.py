@@ -22,6 +22,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -253,9 +254,9 @@ class Ground:
         self._workers: list[int] = []
 
     @contextmanager
-    def hosting(self) -> Iterator[None]:
-        """The ingest app runs."""
-        app_settings = with_keys("ingest", self.settings, surrogate_keys(self.settings))
+    def hosting(self, own: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+        """The ingest app runs, with settings of its own beside the usual ones."""
+        app_settings = {**with_keys("ingest", self.settings, surrogate_keys(self.settings)), **own}
         # A file that is saved meanwhile must not restart the app, so it is hosted here and not as `up` does.
         self.host = HostProcess(
             self.settings.root / "apps" / "ingest",
