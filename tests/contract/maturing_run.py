@@ -11,7 +11,6 @@ from shared.adapters.postgres_ledger_pipelined import PipelinedLedger
 from shared.adapters.postgres_maturing import PostgresSilentTransactions
 from shared.adapters.postgres_pipelines import PostgresPipelineLog
 from shared.adapters.postgres_session import PostgresSession
-from shared.domain.feature_view import CARD_V1
 from shared.domain.labels import Label
 from shared.services.labelling import Labelling, LabelVerdict
 from shared.services.maturing import EVERY_US, PIPELINE, Maturing
@@ -35,7 +34,7 @@ if __name__ == "__main__":
     where = parse_postgres("DATABASE", {"DATABASE": sys.argv[1]})
     clock, session = FakeClock(int(sys.argv[2])), PostgresSession(where, "killed")
     log = PostgresPipelineLog(session)
-    slow = Slow(PipelinedLedger(where, "killed"), CARD_V1, KEYS, clock)
+    slow = Slow(PipelinedLedger(where, "killed"), KEYS, clock)
     TimedRuns(log, clock, "killed").run(
         PIPELINE, EVERY_US, Maturing(PostgresSilentTransactions(session), slow, log, clock).mature
     )
