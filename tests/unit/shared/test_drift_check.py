@@ -289,13 +289,20 @@ def matured(rows: DecidedRows, found: float) -> MaturedRows:
     return MaturedRows(score, is_fraud, np.arange(count), np.arange(count))
 
 
+def judged_before(late: Scene, end_us: int) -> None:
+    """Say that there is a verdict of the hour that ends so, so that a firing judges what comes after it alone."""
+    done = DriftMetric(ALL, VERDICT, 0.0, end_us - US_PER_HOUR, end_us, 0, 0, {"state": State.QUIET.value})
+    late.metrics.record(BUNDLE.digest, [done], end_us)
+
+
 @pytest.mark.parametrize(("found", "told"), [(0.4, False), (0.15, True)])
 def test_recall_that_fell_is_concept_drift_and_cannot_wait(tmp_path: Path, found: float, told: bool) -> None:
     hours = 7 * 24 + 30
     rows = decisions(30)
     late = scene(tmp_path, rows)
     late.windows.labels = matured(rows, found)
-    late.run(hours, DriftRules(most_hours=1_000))
+    judged_before(late, START_US + (hours - 1) * US_PER_HOUR)
+    late.run(hours)
     concept = [kept.trigger for kept in late.triggers.kept.values() if kept.trigger.cause is Cause.CONCEPT_DRIFT]
     assert bool(concept) == told
     if told:
@@ -337,9 +344,7 @@ def test_fraud_missed_in_more_incidents_than_on_usual_days_cannot_wait(
     windows.asked, windows.wide_until_us = [], end_us - BUNDLE.manifest.label.maturity_us
     if announced:
         late.announcements.announce(Announcement(LABEL, windows.wide_until_us - 1, end_us, "test", "test"), 0)
-    before_us = end_us - US_PER_HOUR
-    done = DriftMetric(ALL, VERDICT, 0.0, before_us - US_PER_HOUR, before_us, 0, 0, {"state": State.QUIET.value})
-    late.metrics.record(BUNDLE.digest, [done], before_us)
+    judged_before(late, end_us - US_PER_HOUR)
     late.run(days * 24)
     concept = [kept.trigger for kept in late.triggers.kept.values() if kept.trigger.cause is Cause.CONCEPT_DRIFT]
     assert bool(concept) == told
