@@ -44,7 +44,7 @@ def received(hubs: TwinSettings, count: int) -> list[tuple[str, bytes, str]]:
     client = EventHubConsumerClient.from_connection_string(
         hubs.hub_connection(), consumer_group="check", eventhub_name="decisions"
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
 
     def take(context: PartitionContext, events: list[EventData]) -> None:
         for event in events:

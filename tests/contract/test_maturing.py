@@ -192,7 +192,7 @@ def test_a_run_that_is_killed_leaves_whole_labels_and_the_next_one_the_rest(
         scoring.decide(items[start : start + 100])
     command = [sys.executable, "-m", "tests.contract.maturing_run", migrated_database.role_dsn(Role.INGEST)]
     with subprocess.Popen([*command, str(MATURE_US)], cwd=ROOT) as process:
-        stop_s = time.monotonic() + 30
+        stop_s = time.monotonic() + 60
         while not labels_of(migrated_database) and time.monotonic() < stop_s:
             time.sleep(0.005)
         process.kill()

@@ -144,11 +144,12 @@ def test_stop_does_not_wait_for_a_blocked_event_loop(new_host: StartHost, tmp_pa
 
 
 def test_state_is_running_only_with_all_workers(new_host: StartHost, tmp_path: Path) -> None:
-    code = hello("one").replace("app = ", "time.sleep(0.5)\napp = ", 1)
+    code = hello("one").replace("app = ", "while os.path.exists('held'):\n    time.sleep(0.05)\napp = ", 1)
     host = new_host(write_app(tmp_path / "app", code), {"FUNCTIONS_WORKER_PROCESS_COUNT": "2"}).start()
-    victim = host.workers()[0]
-    kill(victim)
-    until(lambda: host.status().get("state") == "Initialized", "not running while a worker is missing", pause_s=0.01)
+    (host.app_dir / "held").touch()
+    kill(host.workers()[0])
+    until(lambda: host.status().get("state") == "Initialized", "not running while a worker is missing")
+    (host.app_dir / "held").unlink()
     until(lambda: host.status().get("state") == "Running", "running again")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.host.hosting import until
 from twin.services.processes import MAX_LOG_BYTES, Records, end, tail
 from twin.services.service import base_environment, port_owner
 
@@ -66,9 +67,7 @@ def test_a_killed_service_is_not_running(tmp_path: Path) -> None:
     records = Records(tmp_path / "run")
     pid = start(records, tmp_path)
     os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while records.find("sleeper") is not None:
-        assert time.monotonic() < deadline
+    until(lambda: records.find("sleeper") is None, "its end")
 
 
 def test_a_service_that_ignores_the_signal_is_ended_with_its_children(tmp_path: Path) -> None:
@@ -80,9 +79,7 @@ def test_a_service_that_ignores_the_signal_is_ended_with_its_children(tmp_path: 
     records = Records(tmp_path / "run")
     start(records, tmp_path, [sys.executable, "-c", code])
     log = tmp_path / "logs" / "sleeper.log"
-    deadline = time.monotonic() + 10
-    while not log.read_text().strip():
-        assert time.monotonic() < deadline
+    until(lambda: log.read_text().strip(), "the child's number")
     child = int(log.read_text())
     assert records.stop("sleeper", grace_s=0.5)
     with pytest.raises(ProcessLookupError):
@@ -92,9 +89,7 @@ def test_a_service_that_ignores_the_signal_is_ended_with_its_children(tmp_path: 
 def test_a_program_that_is_not_there_is_named_in_its_log(tmp_path: Path) -> None:
     records = Records(tmp_path / "run")
     start(records, tmp_path, ["/nonexistent/program"])
-    deadline = time.monotonic() + 10
-    while records.find("sleeper") is not None:
-        assert time.monotonic() < deadline
+    until(lambda: records.find("sleeper") is None, "its end")
     assert "cannot start /nonexistent/program: No such file" in tail(tmp_path / "logs" / "sleeper.log", 5)
 
 
