@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from operator import itemgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from shared.adapters.postgres_archive_rows import LABELS, label_of
@@ -134,9 +135,15 @@ class _Lacking(NamedTuple):
 class PostgresStateFilling:
     """Fills over two connections: one writes, and reads under locks; one reads what is missing."""
 
-    def __init__(self, where: PostgresConnection, app: str) -> None:
-        """Connect nothing yet."""
-        self._writing = PostgresSession(where, f"{app}-filling")
+    def __init__(self, where: PostgresConnection, app: str, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Connect nothing yet.
+
+        Args:
+            where: What `parse_postgres` returned.
+            app: Who fills, as the database shows it.
+            settings: Session settings of Postgres for the connection that writes, beside and above the usual ones.
+        """
+        self._writing = PostgresSession(where, f"{app}-filling", settings)
         self._reading = PostgresSession(where, f"{app}-filling-reads", _BOUNDS)
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ _START: Final = attrgetter("start_us")
 _ENTITIES: Final = tuple(Entity)
 _HEADER: Final = struct.Struct("<BBBBqqqIB")
 _RAISED: Final = struct.Struct("<BBBBqqqIBq")
+_RAISED_MARK: Final = bytes((RAISED_FORMAT,))
 _LAYOUT: Final = struct.Struct("<BBBBq")
 """The start of either form of a header, up to its horizon."""
 
@@ -51,19 +52,18 @@ _SOUND: Final = zlib.crc32(_CRC.pack(zlib.crc32(b"")))
 
 def header_bytes(header: Header, n_tiles: int) -> bytes:
     """A header as bytes, with how many tiles belong to it, so that a missing one is noticed."""
-    view = header.view.encode("ascii")
-    fields = (
-        _ENTITIES.index(header.entity),
-        header.greatest_us is not None,
-        header.horizon_us,
-        header.version,
-        header.greatest_us or 0,
-        n_tiles,
-        len(view),
+    entity, horizon_us, version, greatest_us, filled_us = header[1:]
+    view, has_greatest = header.view.encode("ascii"), greatest_us is not None
+    place, latest_us = _ENTITIES.index(entity), greatest_us or 0
+    if filled_us is None:
+        fixed = _HEADER.pack(
+            HEADER_KIND, STATE_FORMAT, place, has_greatest, horizon_us, version, latest_us, n_tiles, len(view)
+        )
+        return _sealed(fixed + view)
+    fixed = _RAISED.pack(
+        HEADER_KIND, RAISED_FORMAT, place, has_greatest, horizon_us, version, latest_us, n_tiles, len(view), filled_us
     )
-    if header.filled_us is None:
-        return _sealed(_HEADER.pack(HEADER_KIND, STATE_FORMAT, *fields) + view)
-    return _sealed(_RAISED.pack(HEADER_KIND, RAISED_FORMAT, *fields, header.filled_us) + view)
+    return _sealed(fixed + view)
 
 
 def read_header(data: bytes) -> tuple[Header, int]:
@@ -72,16 +72,23 @@ def read_header(data: bytes) -> tuple[Header, int]:
     Raises:
         BrokenInvariant: The bytes are no header of this format, or damaged.
     """
-    is_raised = data[1:2] == bytes((RAISED_FORMAT,))
-    form = _RAISED if is_raised else _HEADER
-    _check(data, HEADER_KIND, form.size, "a state header", RAISED_FORMAT if is_raised else STATE_FORMAT)
-    _, _, entity, has_greatest, horizon_us, version, greatest_us, n_tiles, n_view, *more = form.unpack_from(data)
-    view = data[form.size : -_CRC.size]
-    filled = more[0] if is_raised else None
-    if len(view) != n_view or entity >= len(_ENTITIES) or has_greatest > 1 or (is_raised and filled >= horizon_us):
+    filled_us = None
+    if data[1:2] == _RAISED_MARK:
+        _check(data, HEADER_KIND, _RAISED.size, "a state header", RAISED_FORMAT)
+        _, _, entity, has_greatest, horizon_us, version, greatest_us, n_tiles, n_view, filled_us = _RAISED.unpack_from(
+            data
+        )
+        view = data[_RAISED.size : -_CRC.size]
+        fits = filled_us < horizon_us
+    else:
+        _check(data, HEADER_KIND, _HEADER.size, "a state header")
+        _, _, entity, has_greatest, horizon_us, version, greatest_us, n_tiles, n_view = _HEADER.unpack_from(data)
+        view = data[_HEADER.size : -_CRC.size]
+        fits = True
+    if len(view) != n_view or entity >= len(_ENTITIES) or has_greatest > 1 or not fits:
         raise BrokenInvariant("the bytes of a state header do not fit together")
     greatest = greatest_us if has_greatest else None
-    return Header(view.decode("ascii"), _ENTITIES[entity], horizon_us, version, greatest, filled), n_tiles
+    return Header(view.decode("ascii"), _ENTITIES[entity], horizon_us, version, greatest, filled_us), n_tiles
 
 
 def is_laid_out(data: bytes, header: Header) -> bool:

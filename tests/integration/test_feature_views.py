@@ -35,7 +35,7 @@ from shared.domain.bundle import open_bundle, pack_bundle
 from shared.domain.bundle_pointer import Pointer
 from shared.domain.bundle_pointer import Role as ModelRole
 from shared.domain.entity_state import EntityState, fold
-from shared.domain.entity_state_codec import read_state, state_bytes
+from shared.domain.entity_state_codec import read_header, read_state, state_bytes
 from shared.domain.entity_state_layout import BASE_LAYOUT, StateLayout
 from shared.domain.entity_state_read import StateReader
 from shared.domain.errors import Conflict, InvalidInput, Transient
@@ -51,6 +51,7 @@ from shared.domain.promotion import Verdict as GateVerdict
 from shared.domain.reasons import CATALOGUE
 from shared.domain.transaction import Transaction
 from shared.services.backfilling import Backfilling
+from shared.services.labelling import Labelling
 from shared.services.replaying import Replaying
 from shared.services.scoring import Decided, Refused, Scoring, Verdict
 from shared.services.succession import Succession
@@ -124,10 +125,17 @@ def stream(seed: int = 5, n_rows: int = 700) -> list[Item]:
 
 @dataclass
 class Bench:
-    """A fresh database with a stream that arrives in it."""
+    """A fresh database with a stream that arrives in it.
+
+    Attributes:
+        database: Its logins.
+        store: Everything in it.
+        server: Connection string of the server's own user, who sees what others wait for.
+    """
 
     database: MigratedDatabase
     store: PostgresStore
+    server: str
 
     def __post_init__(self) -> None:
         self.session = PostgresSession(self.database.role_connection(Role.BACKFILL), "test")
@@ -208,7 +216,7 @@ def bench(request: pytest.FixtureRequest, database: TwinSettings, database_templ
     own = MigratedDatabase(name, database.postgres)
     own.make_partitions(BASE_US - US_PER_DAY, BASE_US + (DAYS + 10) * US_PER_DAY)
     store = PostgresStore(str(request.param), own.dsn)
-    found = Bench(own, store)
+    found = Bench(own, store, admin_dsn(database))
     try:
         yield found
     finally:
@@ -328,40 +336,112 @@ def test_filling_twice_and_on_an_empty_database_changes_nothing(bench: Bench) ->
     bench.assert_as_if_kept_from_the_beginning()
 
 
+class StandsStill(FakeClock):
+    """A clock that is asked once a unit of work has all its locks, and answers when something has happened."""
+
+    def __init__(self, happened: Callable[[], bool]) -> None:
+        super().__init__()
+        self.asked, self.answered = threading.Event(), threading.Event()
+        self._happened = happened
+
+    def now_us(self) -> int:
+        self.asked.set()
+        until(self._happened)
+        self.answered.set()
+        return super().now_us()
+
+
 def test_writers_that_do_not_know_yet_are_waited_for(bench: Bench) -> None:
     """A unit that began before the view was declared makes entities with the old layout; they are filled after it."""
-    ledger, ended = bench.store.ledger(), threading.Event()
     bench.feed(bench.store.ledger(), stream(seed=8, n_rows=60))
 
-    class Slow(FakeClock):
-        """Stands still in the middle of the unit, between reading the layout and writing."""
+    def is_declared() -> bool:
+        with psycopg.connect(bench.database.dsn) as connection:
+            return connection.execute("SELECT 1 FROM tollgate.feature_views").fetchone() is not None
 
-        def now_us(self) -> int:
-            deadline = time.monotonic() + WITHIN_S
-            while not bench.book.kept() and time.monotonic() < deadline:
-                time.sleep(0.01)
-            time.sleep(0.5)
-            ended.set()
-            return super().now_us()
-
-    old = Scoring(ledger, FixedScorers(CARD), policy=POLICY, keys=KEYS, clock=Slow())
+    clock = StandsStill(is_declared)
+    old = Scoring(bench.store.ledger(), FixedScorers(CARD), policy=POLICY, keys=KEYS, clock=clock)
     thread = threading.Thread(target=old.decide, args=([transaction(9003, 0, customer="slow", terminal="slow")],))
     thread.start()
     try:
-        deadline = time.monotonic() + WITHIN_S
-        with psycopg.connect(bench.database.dsn, autocommit=True) as connection:
-            while not connection.execute(
-                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_xid IS NOT NULL"
-            ).fetchone():
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
-        waited: list[bool] = []
-        bench.backfill(lambda _at, _total: waited.append(ended.is_set()))
+        assert clock.asked.wait(WITHIN_S)
+        answered: list[bool] = []
+        bench.backfill(lambda _at, _total: answered.append(clock.answered.is_set()))
     finally:
         thread.join()
-    assert waited
-    assert all(waited)
+    assert answered
+    assert all(answered)
     assert (Entity.TERMINAL, "slow") in bench.store.tables().entities
+    bench.assert_as_if_kept_from_the_beginning()
+
+
+def waits(bench: Bench, session: str) -> bool:
+    """Whether a connection of the filler waits for a lock."""
+    with psycopg.connect(bench.server, autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT 1 FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name LIKE %s AND wait_event_type = 'Lock'",
+            [bench.database.name, f"%{session}"],
+        )
+        return found.fetchone() is not None
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def raise_only(bench: Bench, view: FeatureView) -> None:
+    """A filler whose connections go between the raise and the reading: the horizon is raised, and nothing filled."""
+    errors: list[BaseException] = []
+    bench.book.keep(KeptView.of(view, ViewStatus.FILLING, 1))  # else it would wait for whoever locks the table below
+
+    def fill() -> None:
+        try:
+            bench.backfill(group=100, view=view)
+        except Transient as error:
+            errors.append(error)
+
+    with psycopg.connect(bench.database.dsn) as connection:
+        connection.execute("LOCK TABLE tollgate.transactions IN ACCESS EXCLUSIVE MODE")
+        thread = threading.Thread(target=fill)
+        thread.start()
+        until(lambda: waits(bench, "filling-reads"))
+        with psycopg.connect(bench.server, autocommit=True) as server:
+            server.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = %s AND application_name LIKE %s",
+                [bench.database.name, "%filling%"],
+            )
+        thread.join()
+    assert errors
+
+
+@pytest.mark.parametrize("entity", Entity)
+def test_a_label_that_comes_between_the_reading_and_the_lock_is_not_lost(bench: Bench, entity: Entity) -> None:
+    view = FeatureView(f"{entity}-v1", tuple(item for item in LONG.features if item.entity in {None, entity}))
+    needed_us = view.horizon_us(entity)
+    old, new = transaction(1, 200 * US_PER_DAY - needed_us + US_PER_DAY), transaction(2, 200 * US_PER_DAY)
+    ledger = bench.store.ledger()
+    bench.feed(ledger, [old, new])
+    raise_only(bench, view)
+    key = str(old.customer_id if entity is Entity.CUSTOMER else old.terminal_id)
+    before, _ = read_header(bench.store.tables().entities[entity, key].header or b"")
+    assert (before.horizon_us, before.complete_us) == (needed_us, BASE_LAYOUT.of(entity).horizon_us)
+
+    clock, said = StandsStill(lambda: waits(bench, "-filling")), label(old, fraud=True)
+    recording = threading.Thread(target=Labelling(ledger, KEYS, clock).record, args=([said],))
+    recording.start()
+    assert clock.asked.wait(WITHIN_S)
+    patient = {"lock_timeout": "60s", "statement_timeout": "90s"}
+    with closing(PostgresStateFilling(bench.database.role_connection(Role.BACKFILL), "test", patient)) as filling:
+        found = Backfilling(bench.book, filling, FakeClock()).run(view, lambda _at, _total: None)
+    recording.join()
+    assert found.status is ViewStatus.COMPLETE
+    assert found.transactions == 1
+    assert [item.label for item in bench.store.tables().labels.values() if isinstance(item, LabelVersions)] == [said]
     bench.assert_as_if_kept_from_the_beginning()
 
 
