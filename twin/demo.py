@@ -3,7 +3,8 @@
 Months of a simulated bank are taken in, a model is trained on them and published, and the last days are played live:
 through the hub with the unmodified SDK and over HTTP, with repeats, shuffling, late and broken events. Then the labels
 come, and everything is counted, judged against the truth, and verified. KEEP=1 leaves the twin up; SCALE=0.3 plays
-with so much of the cardholders. DATA=FILE plays a file of real transactions instead (see `demo_file`).
+with so much of the cardholders. DATA=FILE plays a file of real transactions instead (see `demo_file`). DEMO_HOME=FOLDER
+plays there, where another demo goes on in the usual folder: whatever is in it is wiped.
 """
 
 from __future__ import annotations
@@ -59,7 +60,6 @@ from twin.services.service import Service, port_owner
 from twin.services.settings import HOST, REPOSITORY, SettingsError, TwinSettings
 
 HOME: Final = REPOSITORY / "build" / "demo" / "twin"
-REPORT: Final = HOME.with_name("report.json")
 SEED: Final = 20
 _READY_S: Final = 60
 _FEW: Final = 3
@@ -73,7 +73,7 @@ def main(*, drift: bool = False, learning: bool = False) -> int:
     """Run the demo, or the one of drift or of learning; returns the exit code."""
     began = time.monotonic()
     try:
-        settings = demo_settings(TwinSettings.read(os.environ))
+        settings = demo_settings(TwinSettings.read(os.environ), Path(os.environ.get("DEMO_HOME") or HOME))
         with ExitStack() as stack:
             if drift:
                 inbox = stack.enter_context(demo_drift.Inbox().open())
@@ -92,15 +92,18 @@ def main(*, drift: bool = False, learning: bool = False) -> int:
         _out.print(f"demo: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     report["seconds"] = round(time.monotonic() - began, 1)
-    REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    report_file = settings.root.with_name("report.json")
+    report_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     judge = demo_drift.problems if drift else demo_learning.problems if learning else _problems
     problems = judge(report)
     for problem in problems:
         _out.print(f"demo: {problem}", style="red", markup=False)
     verdict = "FAILED" if problems else "Done"
-    _out.print(f"\n{verdict} in {report['seconds']:.0f} s. Report: {REPORT.relative_to(REPOSITORY)}")
+    _out.print(f"\n{verdict} in {report['seconds']:.0f} s. Report: {_shown(report_file)}")
     if os.environ.get("KEEP") == "1":
-        _out.print(f"The twin stays up: TOLLGATE_HOME={HOME} {_ports(settings)} tollgate status", soft_wrap=True)
+        _out.print(
+            f"The twin stays up: TOLLGATE_HOME={settings.root} {_ports(settings)} tollgate status", soft_wrap=True
+        )
     return 1 if problems else 0
 
 
@@ -126,9 +129,9 @@ def _make_room(settings: TwinSettings) -> None:
         write_own_settings({"score": age, "ingest": age}, settings)
 
 
-def demo_settings(settings: TwinSettings) -> TwinSettings:
+def demo_settings(settings: TwinSettings, home: Path) -> TwinSettings:
     """The settings of the demo's own twin: its own folder, and free ports where the usual ones are taken."""
-    moved: dict[str, str] = {"TOLLGATE_HOME": str(HOME)}
+    moved: dict[str, str] = {"TOLLGATE_HOME": str(home)}
     for name, port in settings.ports().items():
         moved[f"TWIN_PORT_{name.upper()}"] = str(port if port_owner(port) is None else _free_port())
     return TwinSettings.read(moved)
@@ -430,6 +433,11 @@ def _show(service: Service, step: Step) -> None:
 def _ports(settings: TwinSettings) -> str:
     usual = TwinSettings().ports()
     return " ".join(f"TWIN_PORT_{k.upper()}={v}" for k, v in settings.ports().items() if v != usual[k])
+
+
+def _shown(path: Path) -> str:
+    """A path as it is read from the repository."""
+    return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
 
 
 def _free_port() -> int:

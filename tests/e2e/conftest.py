@@ -75,6 +75,15 @@ class Twin:
         return document
 
 
+def demo_environment(folder: Path) -> dict[str, str]:
+    """The environment of a demo that plays in a folder and on ports of its own: two may be played at once."""
+    left_out = {"DATA", "KEEP", "SCALE", "TOLLGATE_HOME"}
+    usual = {name: value for name, value in os.environ.items() if name not in left_out}
+    ports = twin_settings(folder).ports()
+    own = {f"TWIN_PORT_{name.upper()}": str(port) for name, port in ports.items()}
+    return {**usual, **own, "DEMO_HOME": str(folder / "twin")}
+
+
 @pytest.fixture(scope="session")
 def make_twin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Twin]]:
     """Make twins; all are taken down at the end, whatever happened."""

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import ROOT
-from twin.demo import REPORT
+from tests.e2e.conftest import ROOT, demo_environment
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_bad_model_is_refused_a_good_one_decides_and_is_rolled_back() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in {"DATA", "KEEP", "SCALE"}}
+def test_a_bad_model_is_refused_a_good_one_decides_and_is_rolled_back(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twin.cli", "demo", "--learning"],
         cwd=ROOT,
-        env=environment,
+        env=demo_environment(tmp_path),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -29,7 +27,7 @@ def test_a_bad_model_is_refused_a_good_one_decides_and_is_rolled_back() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout
-    report = json.loads(REPORT.read_text(encoding="utf-8"))
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     first, second = report["champions"]
     assert [epoch["champion"] for epoch in report["epochs"]] == [first, second, first]
     assert report["refused"]

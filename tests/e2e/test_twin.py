@@ -21,7 +21,7 @@ import pytest
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobServiceClient
 
-from tests.e2e.conftest import ROOT, Twin
+from tests.e2e.conftest import ROOT, Twin, demo_environment
 from twin.services.app_settings import surrogate_keys, with_keys
 from twin.services.journey import get, send, travel
 from twin.services.settings import APPS, TwinSettings
@@ -263,20 +263,18 @@ def test_what_cannot_be_done_is_said(
 
 
 @pytest.mark.timeout(600)
-def test_the_demo_plays_a_small_bank_and_every_promise_holds() -> None:
-    left_out = {"KEEP", "TOLLGATE_HOME", "SCALE"}
-    environment = {name: value for name, value in os.environ.items() if name not in left_out} | {"SCALE": "0.3"}
+def test_the_demo_plays_a_small_bank_and_every_promise_holds(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twin.demo"],
         cwd=ROOT,
-        env=environment,
+        env={**demo_environment(tmp_path), "SCALE": "0.3"},
         capture_output=True,
         text=True,
         timeout=580,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((ROOT / "build" / "demo" / "report.json").read_text(encoding="utf-8"))
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert report["decided"] == report["expected"] == report["replayed"]
     assert (report["replay_mismatches"], report["log_faults"]) == (0, 0)
     assert report["duplicates_absorbed"] == report["repeats_sent"] > 0
