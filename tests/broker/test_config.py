@@ -18,7 +18,7 @@ from twin.broker.config import ConfigInvalid
 
 def run(path: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "twin.broker", "--config", str(path)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
 def write(tmp_path: Path, document: object) -> Path:

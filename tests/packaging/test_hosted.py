@@ -41,7 +41,7 @@ def hosted(folder: Path, state: Path, port: int) -> Iterator[subprocess.Popen[by
         yield process
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def answer(process: subprocess.Popen[bytes], url: str) -> tuple[int, bytes]:

@@ -35,7 +35,7 @@ def test_counts_of_processes_add_up_and_outlive_them(tmp_path: Path) -> None:
     own = ProcessCells(tmp_path, 3)
     own.add(1, 1.0)
     for _ in range(2):
-        subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=30)
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=120)
     assert list(own.totals()) == [0.0, 6.0, 2.0]
     assert list(ProcessCells(tmp_path, 3).totals()) == [0.0, 6.0, 2.0]
     assert list(ProcessCells(tmp_path, 4).totals()) == [0.0] * 4, "another release's cells mean something else"

@@ -20,7 +20,7 @@ def post(address: str, body: bytes, secret: str) -> int:
     headers = {"Tollgate-Timestamp": "1700000000"}
     headers["Tollgate-Signature"] = signature_of(secret.encode(), "1700000000", body)
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers), timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
