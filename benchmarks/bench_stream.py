@@ -2,9 +2,9 @@
 
 A twin of its own: broker, Azurite, Postgres and the ingest app with two worker processes, deciding with 100 trees of
 depth 4; a third of the traffic is at one merchant. First a backlog is drained, then a producer sends at a steady rate
-beside it, then the same use case runs in this process without hub and host, stage by stage. `SOAK_MINUTES` adds a long
-run at half the rate. CPU is that of whole process families, so that it says what a decision costs on a busy machine
-too; what else the machine did meanwhile is said beside it.
+beside it, then the same use case runs in this process without hub and host, stage by stage. CPU is that of
+whole process families, so that it says what a decision costs on a busy machine too; what else the machine did meanwhile
+is said beside it. A run of many minutes is `bench_soak`.
 """
 
 from __future__ import annotations
@@ -86,8 +86,6 @@ TICK_S: Final = 0.1
 """The producer sends what is due so often, one batch to each partition."""
 
 WARM_S: Final = 3.0
-SPAN_S: Final = 30.0
-"""A soak's lag is taken over so long at its start and at its end."""
 
 IN_PROCESS: Final = (25, 100)
 """Batches without hub and host: about those of a live stream, and full ones."""
@@ -365,9 +363,6 @@ def run() -> Report:
         with under.hosting():
             _drain(report, under)
             _live(report, under)
-            minutes = float(os.environ.get("SOAK_MINUTES", "0"))
-            if minutes:
-                _soak(report, under, minutes)
         for batch in IN_PROCESS:
             _in_process(report, under, batch)
         _leaving(report, under)
@@ -403,27 +398,6 @@ def _live(report: Report, under: Ground) -> None:
     report.add("live: borne", borne, "1/s", aim=LIVE_AIM, note="the lesser of made and decided")
     _add(report, "live", stretch, None, note)
     _add_lag(report, "live", lags)
-
-
-def _soak(report: Report, under: Ground, minutes: float) -> None:
-    """Half the rate for long: what grows?"""
-    hz, seconds = LIVE_HZ / 2, max(minutes * 60, SPAN_S)
-    count = int((seconds + 2 * WARM_S) * hz)
-    before = under.counts()[0]
-    with _producing(under, "soak", hz, count):
-        time.sleep(WARM_S)
-        first = under.moment()
-        time.sleep(SPAN_S)
-        at_start = _sizes(under)
-        time.sleep(seconds - SPAN_S)
-        at_end, last = _sizes(under), under.moment()
-    _until(lambda: under.counts()[0] >= before + count, SETTLE_LIMIT_S, "what was sent to be decided")
-    for name, value in at_end.items():
-        report.add(f"soak: {name}, end", value, "MB", better="lower", note=f"{at_start[name]:.1f} MB at the start")
-    _add(report, "soak", Stretch(first, last), None, f"{minutes:g} minutes, producer at {hz:g}/s")
-    span_us = int(SPAN_S * US_PER_SECOND)
-    _add_lag(report, "soak, start", lags_ms(under, first.at_us, first.at_us + span_us))
-    _add_lag(report, "soak, end", lags_ms(under, last.at_us - span_us, last.at_us))
 
 
 def _outbox(under: Ground) -> int:
@@ -497,23 +471,6 @@ def lags_ms(under: Ground, first_us: int, last_us: int) -> dict[str, float]:
     if len(found) < len(recorded):
         raise RuntimeError(f"{len(recorded) - len(found)} decided events are not in the hub")
     return found
-
-
-def _sizes(under: Ground) -> dict[str, float]:
-    """Megabytes in memory and on disk of what must not grow with time, and of what grows with decisions."""
-    sizes = {f"memory of {part}": sum(map(family_rss_mb, pids)) for part, pids in under.families().items()}
-    if under.host is not None and under.host.process is not None:
-        sizes["memory of host"] = family_rss_mb(under.host.process.pid) - sizes["memory of workers"]
-    for table in ("customer_features", "merchant_features", "entity_tiles", "outbox"):
-        # Partitions count with their table, whose own size is nothing then.
-        rows = under.query(
-            "SELECT (pg_total_relation_size(%s) + coalesce((SELECT sum(pg_total_relation_size(relid))"
-            " FROM pg_partition_tree(%s) WHERE isleaf AND level > 0), 0))::bigint",
-            f"tollgate.{table}",
-            f"tollgate.{table}",
-        )
-        sizes[f"table {table}"] = rows[0][0] / 1e6
-    return sizes
 
 
 # Without hub and host
