@@ -51,7 +51,7 @@ DELETE FROM tollgate.shadow_scores WHERE event_time_us < %(before)s AND ctid = A
 ))
 """
 
-_STATEMENTS: Final[dict[Expiring, tuple[str, str]]] = {
+STATEMENTS: Final[dict[Expiring, tuple[str, str]]] = {
     Expiring.NOTICES: _old("notifications", "ended_at_us"),
     Expiring.COUNTS: _old("app_meters", "updated_at_us", "layout <> %(layout)s"),
     Expiring.ANNOUNCEMENTS: _old("announced_changes", "end_us"),
@@ -65,9 +65,10 @@ _STATEMENTS: Final[dict[Expiring, tuple[str, str]]] = {
     ),
     Expiring.SHADOW_SCORES: ("shadow_scores", _SHADOW),
 }
+"""Table, and what deletes some of its rows; runs have their own."""
 
 # The last run of a pipeline in each state stays: cooldown, marks and ages are read from it.
-_OLDEST_RUN: Final = """
+OLDEST_RUN: Final = """
 SELECT r.started_at_us FROM tollgate.pipeline_execution_log r
 WHERE r.started_at_us < %(before)s AND EXISTS (
     SELECT FROM tollgate.pipeline_execution_log later WHERE later.pipeline = r.pipeline AND later.status = r.status
@@ -77,7 +78,7 @@ WHERE r.started_at_us < %(before)s AND EXISTS (
 
 
 class PostgresExpiringRows:
-    """Deletes rows of the tables that `_STATEMENTS` names, and runs with their metrics."""
+    """Deletes rows of the tables that `STATEMENTS` names, and runs with their metrics."""
 
     def __init__(self, session: PostgresSession) -> None:
         self._session = session
@@ -90,7 +91,7 @@ class PostgresExpiringRows:
                 return Expired({}, more=False)
             if what is Expiring.RUNS:
                 return _runs(connection, before_us)
-            table, statement = _STATEMENTS[what]
+            table, statement = STATEMENTS[what]
             values = {"before": before_us, "limit": limit, "layout": LAYOUT}
             count = connection.execute(statement.encode(), values).rowcount
             return Expired({table: count}, more=count == limit)
@@ -99,7 +100,7 @@ class PostgresExpiringRows:
 def _runs(connection: Connection, before_us: int) -> Expired:
     """Delete the runs of the oldest hour; whole hours, because attempts at one hour are added up once."""
     values = {"before": before_us // US_PER_HOUR * US_PER_HOUR, "hour": US_PER_HOUR}
-    oldest = connection.execute(_OLDEST_RUN, values).fetchone()
+    oldest = connection.execute(OLDEST_RUN, values).fetchone()
     if oldest is None:
         return Expired({}, more=False)
     start_us = oldest[0] // US_PER_HOUR * US_PER_HOUR
