@@ -13,7 +13,7 @@ from tests.e2e.conftest import ROOT, demo_environment
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_bad_model_is_refused_a_good_one_decides_and_is_rolled_back(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twin.cli", "demo", "--learning"],
@@ -23,7 +23,7 @@ def test_a_bad_model_is_refused_a_good_one_decides_and_is_rolled_back(tmp_path: 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=580,
+        timeout=1180,
         check=False,
     )
     assert done.returncode == 0, done.stdout

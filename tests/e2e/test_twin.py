@@ -262,7 +262,7 @@ def test_what_cannot_be_done_is_said(
     assert "Traceback" not in output
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_demo_plays_a_small_bank_and_every_promise_holds(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "twin.demo"],
@@ -270,7 +270,7 @@ def test_the_demo_plays_a_small_bank_and_every_promise_holds(tmp_path: Path) -> 
         env={**demo_environment(tmp_path), "SCALE": "0.3"},
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=1180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
