@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.domain.bundle import Bundle, bundle_digest, open_bundle
 from shared.domain.bundle_manifest import MANIFEST
@@ -151,7 +152,7 @@ class _Judgement:
         rows = check_data(history, bundle, vectors[bundle.view.name], findings)
         if model is None:
             return None
-        self._learnt(model, rows)
+        self._learnt(model, rows, vectors[bundle.view.name])
         places = places_of(transactions, targets.known, *ends)
         opened = judged_window(history, places, targets.is_fraud, ends, findings)
         if opened is None:
@@ -182,7 +183,7 @@ class _Judgement:
             history, window, places[judged.is_fraud], judged, mine.probability, delay_us=bundle.view.label_delay_us
         )
 
-    def _learnt(self, model: OpenedModel, rows: dict[str, Rows]) -> None:
+    def _learnt(self, model: OpenedModel, rows: dict[str, Rows], vectors: NDArray[np.float32]) -> None:
         """Parity on the newest rows, figures and trees again, where the rows are those it was trained on."""
         holdout = np.concatenate([rows[name].vectors[:PARITY_ROWS] for name in reversed(SPANS) if name in rows])
         if len(holdout):
@@ -190,7 +191,7 @@ class _Judgement:
             check_forms(model, self.trainer, holdout, self.findings)
         if self.findings.passed(CheckName.DATA):
             self.progress("figures", 0.0)
-            check_metrics(self.history, model, rows, self.findings)
+            check_metrics(self.history, model, rows, vectors, self.findings)
             self.progress("trees again", 0.0)
             check_reproduction(model, self.trainer, rows, self.findings)
 

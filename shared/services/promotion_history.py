@@ -21,7 +21,7 @@ from shared.domain.training_model import Rows, data_digest
 from shared.domain.training_split import TEST, TRAIN, targets_as_of
 from shared.services.promotion_findings import Findings
 from shared.services.promotion_model import OpenedModel
-from shared.services.training import measure
+from shared.services.training import fitted_capacity, measure, rows_within
 
 METRIC_TOLERANCE: Final = 1e-9
 """How far a claimed figure may lie from the one computed again: both are sums of the same numbers."""
@@ -148,8 +148,18 @@ def check_data(history: History, bundle: Bundle, vectors: NDArray[np.float32], f
     return rows
 
 
-def check_metrics(history: History, model: OpenedModel, rows: dict[str, Rows], findings: Findings) -> None:
-    """Whether the figures that the manifest claims come out again."""
+def check_metrics(
+    history: History, model: OpenedModel, rows: dict[str, Rows], vectors: NDArray[np.float32], findings: Findings
+) -> None:
+    """Whether the figures that the manifest claims come out again, and its shadow price.
+
+    Args:
+        history: All that is known.
+        model: The challenger.
+        rows: By span, the rows that it learnt from.
+        vectors: (n, n_features) float32, the features of all transactions.
+        findings: Where the check goes.
+    """
     manifest = model.bundle.manifest
     required = "every figure and interval of the manifest, computed again from history"
     try:
@@ -162,12 +172,13 @@ def check_metrics(history: History, model: OpenedModel, rows: dict[str, Rows], f
         seed = int(manifest.parameters["seed"])
         raw = model.graph.raw(rows[TEST].vectors)
         _, again = measure(outcomes, raw, manifest.calibration, manifest.thresholds, seed)
+        problems = _wrong_price(history, model, vectors)
     except (BrokenInvariant, KeyError, ValueError) as error:
         findings.add(CheckName.METRICS, False, required, f"they cannot be computed again: {error}")
         return
     computed = {metric.name: metric for metric in again}
     claimed = {metric.name: metric for metric in manifest.metrics}
-    problems = [f"{name} is not claimed" for name in sorted(computed.keys() - claimed.keys())]
+    problems += [f"{name} is not claimed" for name in sorted(computed.keys() - claimed.keys())]
     problems += [f"{name} cannot be computed" for name in sorted(claimed.keys() - computed.keys())]
     worst = 0.0
     for name in sorted(claimed.keys() & computed.keys()):
@@ -184,6 +195,21 @@ def check_metrics(history: History, model: OpenedModel, rows: dict[str, Rows], f
         "; ".join(problems) or f"{len(claimed)} figures come out again on {len(rows[TEST].is_fraud):,} rows",
         value=worst,
     )
+
+
+def _wrong_price(history: History, model: OpenedModel, vectors: NDArray[np.float32]) -> list[str]:
+    """What is wrong with the shadow price: one too low floods those who review, one too high reviews nothing."""
+    claimed, span = model.bundle.manifest.capacity, model.bundle.manifest.spans[TEST]
+    if claimed is None:
+        return []
+    inside = rows_within(history.transactions, span)
+    _, probability = model.scores(vectors[inside])
+    again = fitted_capacity(claimed.capacity, probability, history.transactions.amount_minor[inside], span)
+    ours, theirs = again.policy.shadow_price_minor, claimed.policy.shadow_price_minor
+    if ours == theirs:
+        return []
+    per_day = claimed.capacity.reviews_per_day
+    return [f"the shadow price for {per_day} reviews a day is {ours}, the manifest claims {theirs}"]
 
 
 def _day(time_us: int) -> str:

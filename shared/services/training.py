@@ -156,7 +156,7 @@ def train(
     progress("features", 0.0)
     vectors = transform_many(view, transactions, labels)
     rows = {span: Rows(vectors[places], targets.is_fraud[places]) for span, places in split.rows.items()}
-    newest = _newest(transactions, split) if capacity else np.empty(0, dtype=np.intp)
+    newest = rows_within(transactions, split.spans[TEST]) if capacity else np.empty(0, dtype=np.intp)
     newest_vectors = vectors[newest]
     del vectors  # what the spans need was copied
     outcomes = {span: _outcomes(transactions, split, rows, span) for span in (VALIDATION, TEST)}
@@ -182,7 +182,7 @@ def train(
     priced = None
     if capacity:
         scores = calibration.probability_many(graph.raw(newest_vectors))
-        priced = _fitted(capacity, scores, transactions.amount_minor[newest], split.spans[TEST])
+        priced = fitted_capacity(capacity, scores, transactions.amount_minor[newest], split.spans[TEST])
     progress("figures", 0.0)
     quality, metrics = measure(outcomes[TEST], raw[TEST], calibration, thresholds, best.parameters.seed)
     progress("reference", 0.0)
@@ -270,18 +270,26 @@ def _outcomes(transactions: TransactionColumns, split: Split, rows: dict[str, Ro
     return Outcomes(transactions.event_time_us[places], transactions.customer[places], rows[span].is_fraud)
 
 
-def _newest(transactions: TransactionColumns, split: Split) -> NDArray[np.intp]:
-    """All rows of the test span, labelled or not: a capacity is about how many there are, and outcomes do not matter.
-
-    The model was neither fitted nor calibrated on them, so their scores are those of days to come.
-    """
-    span, time_us = split.spans[TEST], transactions.event_time_us
+def rows_within(transactions: TransactionColumns, span: Span) -> NDArray[np.intp]:
+    """All rows of a span, labelled or not."""
+    time_us = transactions.event_time_us
     return np.flatnonzero((time_us >= span.start_us) & (time_us < span.end_us))
 
 
-def _fitted(
+def fitted_capacity(
     capacity: Capacity, probability: NDArray[np.float64], amount_minor: NDArray[np.int64], span: Span
 ) -> FittedCapacity:
+    """The shadow price for a capacity, from the test span.
+
+    The model was neither fitted nor calibrated on it, so its scores are those of days to come; and a capacity is about
+    how many transactions there are, so those without a label count too.
+
+    Args:
+        capacity: What is asked for.
+        probability: (n,) calibrated scores of all transactions of the span.
+        amount_minor: (n,) minor units.
+        span: Its times.
+    """
     days = (span.end_us - span.start_us) / US_PER_DAY
     policy = fit_capacity(
         capacity.costs, probability, amount_minor, days=days, reviews_per_day=capacity.reviews_per_day

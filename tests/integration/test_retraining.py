@@ -30,6 +30,7 @@ from shared.domain.cost_policy import Capacity, Costs
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.instants import US_PER_DAY, US_PER_SECOND
 from shared.domain.pipeline import Cause, Priority, RunStatus, Trigger
+from shared.domain.promotion import CheckName
 from shared.services import retraining as service
 from shared.services.retraining import LEASE, PIPELINE, RetrainingOutcome
 from shared.services.retraining_lease import HeldLease
@@ -172,6 +173,10 @@ def test_a_whole_run_as_the_app_builds_it(
         assert bundle.capacity is not None
         assert bundle.capacity.capacity == Capacity(2, Costs(review_minor=700))
         assert bundle.capacity.policy.shadow_price_minor > 0
+        refused_by = run.details["refused_by"]
+        assert isinstance(refused_by, list)
+        assert refused_by
+        assert CheckName.METRICS.value not in refused_by  # the gate fits the same price
         models = {blob.name for blob in blobs.get_container_client(settings.models_container).list_blobs()}
         assert any(made in name for name in models)
         pages = [blob.name for blob in blobs.get_container_client(settings.reports_container).list_blobs()]

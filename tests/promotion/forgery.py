@@ -18,6 +18,7 @@ from shared.adapters.onnx_scorer import OnnxGraph
 from shared.adapters.xgboost_trainer import XgboostTrainer
 from shared.domain.bundle import Probes, open_bundle, pack_bundle
 from shared.domain.bundle_manifest import Manifest, TreeSize
+from shared.domain.cost_policy import Capacity, Costs
 from shared.domain.evaluation import Outcomes
 from shared.domain.feature_columns import LabelColumns, TransactionColumns, transform_many
 from shared.domain.feature_view import CARD_V1
@@ -31,7 +32,7 @@ from shared.domain.training_split import TEST, TRAIN, VALIDATION, TrainingPlan, 
 from shared.domain.tree_model import read_booster
 from shared.domain.tree_tables import TreeTables, compile_tables
 from shared.services.promotion import judge
-from shared.services.training import Trained, measure, train
+from shared.services.training import Trained, fitted_capacity, measure, rows_within, train
 from simulator.config import FraudConfig, LabelConfig, WorldConfig
 from simulator.history import history_of
 from simulator.world import World
@@ -42,6 +43,9 @@ FRAUD_RATE: Final = 0.06
 """Ten times the usual, so that a small world has enough frauds for every statistic."""
 
 PARAMETERS: Final = TrainingParameters(n_trees=25, learning_rate=0.3, max_bins=256)
+CAPACITY: Final = Capacity(5, Costs(declines=False))
+"""Fewer reviews a day than would pay in this world."""
+
 RULES: Final = GateRules(min_recall=0.5, min_precision=0.7, resamples=80)
 """Floors that this world allows for; all else but the number of resamples is the default."""
 
@@ -121,6 +125,7 @@ def trained(
         name="simulated",
         version=version,
         parameters=parameters,
+        capacity=CAPACITY,
     )
 
 
@@ -205,7 +210,7 @@ class Forgery:
     change: Callable[[Manifest], Manifest] = lambda manifest: manifest
 
     def files(self) -> dict[str, bytes]:
-        """The bundle; its probes and figures are those of the forged model on the forger's rows, so that it opens."""
+        """The bundle; probes, figures and price are those of the forged model on the forger's rows: it opens."""
         spans = places()
         rows = {name: Rows(self.vectors[found], self.is_fraud[found]) for name, found in spans.items()}
         learnt = spans[TRAIN] if self.learnt is None else self.learnt
@@ -225,10 +230,14 @@ class Forgery:
             rows[TEST].is_fraud,
         )
         _, metrics = measure(judged_on, raw, calibration, thresholds, PARAMETERS.seed)
+        span = honest.manifest.spans[TEST]
+        inside = rows_within(past().transactions, span)
+        scores = calibration.probability_many(graph.raw(self.vectors[inside]))
         manifest = replace(
             honest.manifest,
             calibration=calibration,
             metrics=metrics,
+            capacity=fitted_capacity(CAPACITY, scores, past().transactions.amount_minor[inside], span),
             data_digest=honest.manifest.data_digest if self.honest_digest else data_digest(rows),
             size=TreeSize(len(model.trees), model.depth, tables.n_bytes),
         )

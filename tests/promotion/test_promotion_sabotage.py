@@ -16,6 +16,7 @@ from shared.adapters.onnx_scorer import OnnxGraph
 from shared.adapters.xgboost_trainer import XgboostTrainer
 from shared.domain.bundle_manifest import BOOSTER, FILES, MANIFEST, MODEL, Manifest, Metric, write_manifest
 from shared.domain.calibration_fit import log_odds
+from shared.domain.cost_policy import CostPolicy
 from shared.domain.feature_columns import LabelColumns, transform_many
 from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_DAY
@@ -271,6 +272,20 @@ def test_figures_that_were_never_measured() -> None:
         return replace(manifest, metrics=metrics)
 
     refused(judged(repacked(clean().files, boasting)), CheckName.METRICS)
+
+
+@pytest.mark.parametrize("price", [0, 10_000_000])
+def test_a_shadow_price_that_was_fitted_to_nothing(price: int) -> None:
+    def priced(manifest: Manifest) -> Manifest:
+        honest = manifest.capacity
+        assert honest is not None
+        assert 0 < honest.policy.shadow_price_minor < 10_000_000
+        return replace(manifest, capacity=replace(honest, policy=CostPolicy(honest.capacity.costs, price)))
+
+    verdict = judged(repacked(clean().files, priced))
+    refused(verdict, CheckName.METRICS)
+    (check,) = (check for check in verdict.refusals if check.name is CheckName.METRICS)
+    assert f"the manifest claims {price}" in check.why
 
 
 def test_figures_with_a_digest_of_other_data() -> None:
