@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as drawing
 
-drawing.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+drawing.register_profile("patient", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 drawing.load_profile("patient")
 
 if find_spec("pulumi") is None:
