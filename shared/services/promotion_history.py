@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shared.domain.bundle import Bundle
 from shared.domain.bundle_manifest import Manifest
-from shared.domain.errors import BrokenInvariant
+from shared.domain.errors import BrokenInvariant, InvalidInput
 from shared.domain.evaluation import Outcomes
 from shared.domain.feature_columns import LabelColumns, TransactionColumns
 from shared.domain.instants import format_instant
@@ -173,7 +173,7 @@ def check_metrics(
         raw = model.graph.raw(rows[TEST].vectors)
         _, again = measure(outcomes, raw, manifest.calibration, manifest.thresholds, seed)
         problems = _wrong_price(history, model, vectors)
-    except (BrokenInvariant, KeyError, ValueError) as error:
+    except (BrokenInvariant, InvalidInput, KeyError, ValueError) as error:
         findings.add(CheckName.METRICS, False, required, f"they cannot be computed again: {error}")
         return
     computed = {metric.name: metric for metric in again}
