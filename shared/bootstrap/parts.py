@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shared import telemetry
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import PostgresConnection
+from shared.domain.errors import BrokenInvariant, Transient
 from shared.ports.ledger import Ledger
 from shared.settings import AppSettings, DecidingSettings
 
@@ -77,7 +78,12 @@ def views_of(where: PostgresConnection, app: str) -> Callable[[FeatureView], str
         from shared.domain import kept_view  # noqa: PLC0415
 
         with closing(PostgresSession(where, f"{app}-views")) as session:
-            return kept_view.why_refused(view, PostgresViewBook(session).kept())
+            try:
+                kept = PostgresViewBook(session).kept()
+            except BrokenInvariant as error:
+                # A schema that is not there yet is no fault of the bundle: it is asked again at the next look.
+                raise Transient(f"feature views cannot be read: {error}") from error
+        return kept_view.why_refused(view, kept)
 
     return why_refused
 

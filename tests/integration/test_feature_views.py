@@ -207,7 +207,7 @@ def _long_view(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(CATALOGUE, name, CATALOGUE["amount"])
 
 
-@pytest.fixture(params=list(REAL))
+@pytest.fixture(params=["pipelined"])
 def bench(request: pytest.FixtureRequest, database: TwinSettings, database_template: str) -> Iterator[Bench]:
     """A database of its own for each test: a layout that was declared is never taken back."""
     name = f"views_{uuid.uuid4().hex[:12]}"
@@ -235,6 +235,7 @@ def fill_slowly(dsn: str) -> None:
         )
 
 
+@pytest.mark.parametrize("bench", list(REAL), indirect=True)
 def test_a_longer_view_is_refused_filled_while_others_decide_killed_gone_on_with_and_then_decides(bench: Bench) -> None:
     items = stream()
     parts = [items[: len(items) * place // 5] for place in (3, 4, 5)]
@@ -520,6 +521,20 @@ def test_a_bundle_of_a_view_becomes_champion_and_serves_only_once_the_view_may_d
             assert isinstance(two, Decided)
             assert (two.record.view, two.record.decision.score.bundle_digest) == (LONG.name, second)
     bench.assert_as_if_kept_from_the_beginning()
+
+
+def test_a_table_that_cannot_be_read_is_no_fault_of_the_bundle(bench: Bench, tmp_path: Path) -> None:
+    store = FileBundles(tmp_path)
+    digest = store.put(made(HANDBOOK_V1, 2))
+    point(store, digest)
+    without_right = views_of(bench.database.role_connection(Role.DRIFT), "test")
+    scorers = BundleScorers(store, OnnxScorer, views=without_right)
+    assert not scorers.refresh()
+    assert scorers.refusal is None
+    assert "feature views cannot be read" in scorers.problem
+    assert BundleScorers(
+        store, OnnxScorer, views=views_of(bench.database.role_connection(Role.SCORE), "test")
+    ).refresh()
 
 
 def second_version(files: dict[str, bytes]) -> dict[str, bytes]:
