@@ -17,7 +17,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple, overload
 
-from shared.domain.entity_state_tiles import FOREVER_US, NEVER_US, ROOT_WIDTH_US, Sums, Tile
+from shared.domain.entity_state_tiles import FOREVER_US, NEVER_US, ROOT_WIDTH_US, SPANNED_BELOW_US, Sums, Tile
 
 SPAN_BITS: Final = 4
 """A span has at most 2 to the power of this many parts: wide enough to be shallow, small enough to be copied."""
@@ -178,7 +178,7 @@ class Tiles(Sequence[Tile]):
         return Tiles(parts, self._n_tiles - len(gone), self.n_bytes - sum([tile.n_bytes for tile in gone]))
 
 
-_TOP_WIDTH_US: Final = ROOT_WIDTH_US >> SPAN_BITS
+_TOP_WIDTH_US: Final = SPANNED_BELOW_US
 """Narrowest tile that lies in no span, and width of the widest spans."""
 
 

@@ -50,10 +50,15 @@ _STRENGTH_BITS: Final = 8
 
 _SOURCE_CODES: Final = {source: place << _STRENGTH_BITS for place, source in enumerate(PRECEDENCE)}
 
+SPANNED_BELOW_US: Final = ROOT_WIDTH_US >> 4
+"""Narrower tiles lie in spans, see `entity_state_spans`."""
+
 _TILE_MEMORY: Final = 700
 _LABELS_MEMORY: Final = 260
-"""Bytes that a tile takes in memory beside its columns, and those that it takes besides if it has labels: three more
-columns, and sums of its own (CPython 3.13, measured, rather too much)."""
+_SPANS_MEMORY: Final = 300
+"""Bytes that a tile takes in memory beside its columns; those that it takes besides if it has labels, which are three
+more columns, and sums of its own; and its share of the spans that it lies in (CPython 3.13, measured, rather too much).
+"""
 
 type Column = memoryview[int]
 """Integers seen in the bytes of a column, without a copy; on little-endian machines, like all of this."""
@@ -181,6 +186,7 @@ class Tile:
         return (
             _TILE_MEMORY
             + (_LABELS_MEMORY if self.code_bytes else 0)
+            + (_SPANS_MEMORY if self.end_us - self.start_us < SPANNED_BELOW_US else 0)
             + len(self.time_bytes)
             + len(self.amount_bytes)
             + len(self.ids)
