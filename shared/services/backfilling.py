@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from shared.domain.entity_state_layout import StateLayout
+from shared.domain.entity_state_layout import Span, StateLayout
 from shared.domain.errors import Conflict
 from shared.domain.feature_view import Entity, FeatureView
 from shared.domain.kept_view import (
@@ -52,18 +52,15 @@ class Backfilling:
         self._clock = clock
         self._group = group
 
-    def run(
-        self, view: FeatureView, told: Callable[[KeptView, int], None], is_over: Callable[[], bool] = lambda: False
-    ) -> KeptView:
+    def run(self, view: FeatureView, told: Callable[[KeptView, int], None]) -> KeptView:
         """Make a view complete, or go on with it. A complete one is looked through again, which changes nothing.
 
         Args:
             view: Which one.
             told: Told how far it has come after each group, and how many entities there are in all.
-            is_over: Asked before each group whether to leave the rest to another run.
 
         Returns:
-            What is kept of the view now; complete, unless it was told to end.
+            What is kept of the view now: it is complete.
 
         Raises:
             Conflict: Another definition was kept under the name, or somebody else is filling.
@@ -79,7 +76,7 @@ class Backfilling:
             if known.status is ViewStatus.DECLARED:
                 self._filling.outlast_writers()
                 known = self._noted(replace(known, status=ViewStatus.FILLING))
-            return self._filled(known, self._lacking(known, kept), told, is_over)
+            return self._filled(known, self._lacking(known, kept), told)
 
     @staticmethod
     def _first_status(view: FeatureView, kept: Sequence[KeptView]) -> ViewStatus:
@@ -92,14 +89,8 @@ class Backfilling:
         others = complete_layout(item for item in kept if item.name != view.name)
         return [entity for entity in _ORDER if others.of(entity).horizon_us < view.layout.of(entity).horizon_us]
 
-    def _filled(
-        self,
-        view: KeptView,
-        lacking: Sequence[Entity],
-        told: Callable[[KeptView, int], None],
-        is_over: Callable[[], bool],
-    ) -> KeptView:
-        """Go on where an earlier run ended, to the end or until it is told to stop."""
+    def _filled(self, view: KeptView, lacking: Sequence[Entity], told: Callable[[KeptView, int], None]) -> KeptView:
+        """Go on where an earlier run ended, to the end."""
         total = sum(self._filling.count(entity) for entity in lacking)
         is_again = view.status is ViewStatus.COMPLETE
         place = view.place if not is_again else None
@@ -108,11 +99,7 @@ class Backfilling:
             if place is not None and _ORDER.index(entity) < _ORDER.index(place.entity):
                 continue
             after = place.key if place is not None and place.entity is entity else ""
-            while not is_over():
-                span = declared_layout(self._book.kept()).of(entity)
-                done = self._filling.fill(entity, span, after, self._group)
-                if done is None:
-                    break
+            while (done := self._filling.fill(entity, self._span(entity), after, self._group)) is not None:
                 after = done.key
                 at = replace(
                     at,
@@ -123,13 +110,15 @@ class Backfilling:
                 if not is_again:
                     at = self._noted(at)
                 told(at, total)
-            else:
-                return at
         if is_again:
             return view
         complete = self._noted(replace(at, status=ViewStatus.COMPLETE, completed_at_us=self._clock.now_us()))
         _log.info("entity state is complete for a feature view", extra={"view": view.name, "entities": at.entities})
         return complete
+
+    def _span(self, entity: Entity) -> Span:
+        """How far back a kind is to be kept, for all views that are declared by now."""
+        return declared_layout(self._book.kept()).of(entity)
 
     def _noted(self, view: KeptView) -> KeptView:
         noted = replace(view, updated_at_us=self._clock.now_us())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -81,11 +81,11 @@ class Bench:
     def __post_init__(self) -> None:
         self.filling = FakeFilling(self.book)
 
-    def run(self, view: FeatureView, is_over: Callable[[], bool] = lambda: False, group: int = 2) -> KeptView:
+    def run(self, view: FeatureView) -> KeptView:
         def tell(at: KeptView, total: int) -> None:
             self.told.append((at.entities, at.transactions, total))
 
-        return Backfilling(self.book, self.filling, self.clock, group=group).run(view, tell, is_over)
+        return Backfilling(self.book, self.filling, self.clock, group=2).run(view, tell)
 
 
 @pytest.fixture
@@ -132,14 +132,6 @@ def test_one_killed_while_it_waited_for_writers_waits_again(bench: Bench) -> Non
     bench.book.keep(KeptView.of(FURTHER, ViewStatus.DECLARED, 1))
     bench.run(FURTHER)
     assert bench.filling.calls[0] == "waited"
-
-
-def test_a_run_may_be_told_to_leave_the_rest_to_another(bench: Bench) -> None:
-    answers = iter([False, True])
-    first = bench.run(FURTHER, lambda: next(answers))
-    assert (first.status, first.entities) == (ViewStatus.FILLING, 2)
-    second = bench.run(FURTHER)
-    assert (second.status, second.entities) == (ViewStatus.COMPLETE, 5)
 
 
 def test_a_complete_view_is_looked_through_again_and_stays_what_it_was(bench: Bench) -> None:
