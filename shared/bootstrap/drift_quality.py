@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from shared.entrypoints.quality_timers import QualityParts
-from shared.services.performance_check import PerformanceCheck
+from shared.services.performance_check import READ_S, PerformanceCheck
 from shared.services.quality_check import QualityCheck
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def quality_parts(where: PostgresConnection, clock: Clock, runs: TimedRuns) -> Q
         )
         from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415
 
-        # A week of decisions beside their labels: minutes where there are millions.
-        with closing(PostgresSession(where, "drift-performance", {"statement_timeout": "600s"})) as session:
+        with closing(PostgresSession(where, "drift-performance", {"statement_timeout": f"{READ_S}s"})) as session:
             return PerformanceCheck(
                 PostgresLabelledWindows(session), PostgresPerformanceLog(session), clock
             ).check_due()

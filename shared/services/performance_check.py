@@ -7,6 +7,8 @@ becomes known after a window was measured changes nothing in it.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -32,6 +34,13 @@ SETTLING_US: Final = US_PER_DAY
 MAX_CATCH_UP: Final = 7
 """Windows of one run."""
 
+BUDGET_S: Final = 240.0
+"""After so many seconds a run begins no further window, so that the host never ends it: the last one reads twice, and a
+statement is given `READ_S`."""
+
+READ_S: Final = 300
+"""How long a statement may read a week of decisions beside their labels, seconds: minutes where there are millions."""
+
 NOTHING: Final = "0" * 64
 """Stands for a model where there was no decision, so that an empty window is known to be measured."""
 
@@ -40,7 +49,13 @@ class PerformanceCheck:
     """Measures windows; one per thread, because its stores are."""
 
     def __init__(
-        self, windows: LabelledWindows, log: PerformanceLog, clock: Clock, *, maturity_us: int = MATURITY_US
+        self,
+        windows: LabelledWindows,
+        log: PerformanceLog,
+        clock: Clock,
+        *,
+        maturity_us: int = MATURITY_US,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """Do nothing yet.
 
@@ -49,11 +64,13 @@ class PerformanceCheck:
             log: Where figures are kept.
             clock: Our clock.
             maturity_us: After how long labels are mature, microseconds.
+            monotonic_s: Seconds of a clock that never goes back.
         """
         self._windows = windows
         self._log = log
         self._clock = clock
         self._maturity_us = maturity_us
+        self._monotonic_s = monotonic_s
 
     def check_due(self) -> Evidence:
         """Measure all windows that are mature and were not measured yet, the last week of them at most.
@@ -61,7 +78,8 @@ class PerformanceCheck:
         Idempotent, also when several do it at once.
 
         Returns:
-            `windows`, `models` and `rows` (decisions) that were measured, and `figures` that are new.
+            `windows`, `models` and `rows` (decisions) that were measured, `figures` that are new, and how many windows
+            are `behind`, because time was up.
 
         Raises:
             Transient: The database cannot be reached now; the next run makes up for it.
@@ -69,14 +87,18 @@ class PerformanceCheck:
         end_us = (self._clock.now_us() - self._maturity_us - SETTLING_US) // US_PER_DAY * US_PER_DAY
         last_us = self._log.last_end_us()
         first_us = end_us if last_us is None else max(last_us + US_PER_DAY, end_us - (MAX_CATCH_UP - 1) * US_PER_DAY)
+        due = range(first_us, end_us + 1, US_PER_DAY)
         counts = {"windows": 0, "models": 0, "rows": 0, "figures": 0}
-        for window_end_us in range(first_us, end_us + 1, US_PER_DAY):
+        stop_s = self._monotonic_s() + BUDGET_S
+        for window_end_us in due:
+            if self._monotonic_s() >= stop_s:
+                break
             models, rows, figures = self._check(window_end_us - WINDOW_DAYS * US_PER_DAY, window_end_us)
             counts["windows"] += 1
             counts["models"] += models
             counts["rows"] += rows
             counts["figures"] += figures
-        return dict(counts)
+        return {**counts, "behind": len(due) - counts["windows"]}
 
     def _check(self, start_us: int, end_us: int) -> tuple[int, int, int]:
         """Measure a window: how many models and decisions it had, and how many figures are new."""

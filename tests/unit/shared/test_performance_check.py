@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +16,15 @@ from shared.domain.errors import Transient
 from shared.domain.instants import US_PER_DAY
 from shared.domain.labels import MATURITY_US
 from shared.domain.performance import ALL, NO_DECISION, Metric
-from shared.services.performance_check import MAX_CATCH_UP, NOTHING, SETTLING_US, WINDOW_DAYS, PerformanceCheck
+from shared.services.performance_check import (
+    BUDGET_S,
+    MAX_CATCH_UP,
+    NOTHING,
+    READ_S,
+    SETTLING_US,
+    WINDOW_DAYS,
+    PerformanceCheck,
+)
 from tests.fakes.performance import FakeLabelledWindows, FakePerformanceLog
 from tests.fakes.probes import FakeClock
 from tests.unit.domain.test_performance import rows_of
@@ -33,7 +44,7 @@ def test_a_window_is_measured_once_it_is_mature_and_settled() -> None:
     found = check.check_due()
     assert (found["windows"], found["models"], found["rows"]) == (1, 1, 400)
     assert log.last_end_us() == WEEK_END_US
-    assert check.check_due() == {"windows": 0, "models": 0, "rows": 0, "figures": 0}
+    assert check.check_due() == {"windows": 0, "models": 0, "rows": 0, "figures": 0, "behind": 0}
     recall = [one for one in log.trend(ALL, WEEK_END_US) if one.measured.metric is Metric.RECALL_ALERT]
     assert [(one.bundle_digest, one.end_us - one.start_us) for one in recall] == [(FIRST, WINDOW_DAYS * US_PER_DAY)]
 
@@ -76,6 +87,24 @@ def test_a_fault_leaves_the_window_to_the_next_run() -> None:
         check.check_due()
     windows.fault = None
     assert check.check_due()["windows"] == 1
+
+
+def test_who_has_no_time_left_leaves_windows_to_the_next_run() -> None:
+    log, clock = FakePerformanceLog(), FakeClock(MATURE_US)
+    ticks = itertools.count(0.0, BUDGET_S / 3 + 1)
+    check = PerformanceCheck(FakeLabelledWindows(), log, clock, monotonic_s=lambda: next(ticks))
+    check.check_due()
+    clock.time_us += 5 * US_PER_DAY
+    found = [check.check_due() for _ in range(3)]
+    assert [(one["windows"], one["behind"]) for one in found] == [(2, 3), (2, 1), (1, 0)]
+    ends = sorted({one.end_us for one in log.kept.values()})
+    assert ends == [WEEK_END_US + day * US_PER_DAY for day in range(6)]
+
+
+def test_a_run_ends_before_the_host_ends_it() -> None:
+    host = json.loads((Path(__file__).parents[3] / "functions" / "drift" / "host.json").read_text(encoding="utf-8"))
+    hours, minutes, seconds = map(int, host["functionTimeout"].split(":"))
+    assert hours * 3600 + minutes * 60 + seconds > BUDGET_S + 2 * READ_S
 
 
 @given(st.lists(st.integers(0, 20 * US_PER_DAY), min_size=1, max_size=12))
