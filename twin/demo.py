@@ -385,8 +385,14 @@ def _verified(settings: TwinSettings) -> dict[str, Any]:
     archive = PostgresArchive(parse_postgres("DATABASE", {"DATABASE": settings.database_dsn()}), "demo")
     with BlobServiceClient.from_connection_string(settings.storage_connection()) as service:
         bundles = BundleArchive(BlobBundles(service.get_container_client("models")), OnnxScorer)
-        with _progress("verified", 0) as tick:
-            decisions = verify_decisions(archive, Replaying(bundles), Selection(), progress=lambda _, rows: tick(rows))
+        with _progress("read", None) as tick:
+            read: dict[str, int] = {}
+
+            def show(what: str, rows: int) -> None:
+                tick(rows - read.get(what, 0))
+                read[what] = rows
+
+            decisions = verify_decisions(archive, Replaying(bundles), Selection(), progress=show)
         log = verify_log(archive, BlobSeals(service.get_container_client("seals")))
     mismatches = decisions.findings.total
     _out.print(
@@ -417,8 +423,8 @@ def _problems(report: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[play.Tick]:
-    """A bar on a terminal, a line at the end elsewhere."""
+def _progress(what: str, total: int | None) -> Iterator[play.Tick]:
+    """A bar on a terminal, a line at the end elsewhere; None where nobody knows how much there will be."""
     columns = (TextColumn(f"  {what:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=_out, transient=_out.is_terminal) as progress:
         task = progress.add_task(what, total=total)
