@@ -18,7 +18,7 @@ from shared.domain.event import parse_object
 from shared.domain.transaction import ALLOWED_LATENESS_US, Acceptance, Transaction, parse_transaction
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.problems import describe, problem_document, problem_response
-from shared.entrypoints.wire_decision import decision_json, encode
+from shared.entrypoints.wire_decision import Document, decision_document, encode
 from shared.ports.clock import Clock
 from shared.services.batching import Answered, Batching
 from shared.services.metering_decisions import note_decided
@@ -77,7 +77,7 @@ class ScoreRoutes:
         if isinstance(verdict, Refused):
             raise verdict.error
         headers = {"Idempotent-Replayed": "true"} if verdict.repeated else {}
-        return _json(decision_json(verdict.record), answered, headers)
+        return _json(encode(decision_document(verdict.record)), answered, headers)
 
     async def _many(self, request: func.HttpRequest) -> func.HttpResponse:
         refusal = self._refusal(request)
@@ -86,24 +86,24 @@ class ScoreRoutes:
         items = self._items(parse_object(request.get_body(), self._limits.body_bytes))
         acceptance = self._acceptance()
         accepted: list[Transaction] = []
-        results: list[str] = []
+        results: list[Document | None] = []
         for item in items:
             try:
                 accepted.append(parse_transaction(_as_object(item), acceptance))
-                results.append("")
+                results.append(None)
             except InvalidInput as error:
                 results.append(_problem(error))
         answered = await self._batching.decide(accepted)
         verdicts = iter(answered.verdicts)
         for place, result in enumerate(results):
-            if not result:
+            if result is None:
                 verdict = next(verdicts)
                 self._note(verdict, answered.stages)
                 results[place] = _result(verdict)
         errors = [verdict.error for verdict in answered.verdicts if isinstance(verdict, Refused)]
         if errors and len(errors) == len(items) and all(isinstance(error, Transient) for error in errors):
             raise errors[0]
-        return _json(f'{{"results":[{",".join(results)}]}}', answered, {})
+        return _json(encode({"results": results}), answered, {})
 
     def _refusal(self, request: func.HttpRequest) -> func.HttpResponse | None:
         """What cannot be read at all: another media type, or a body beyond the limit."""
@@ -175,23 +175,22 @@ def _as_object(item: object) -> Mapping[str, object]:
     return item
 
 
-def _result(verdict: Verdict) -> str:
+def _result(verdict: Verdict) -> Document:
     """One item's verdict: the status it would have had alone, with the decision or the problem."""
     if isinstance(verdict, Decided):
-        replayed = "true" if verdict.repeated else "false"
-        return f'{{"status":200,"replayed":{replayed},"decision":{decision_json(verdict.record)}}}'
-    return _problem(verdict.error, transaction_id=verdict.transaction_id)
+        return {"status": 200, "replayed": verdict.repeated, "decision": decision_document(verdict.record)}
+    return {**_problem(verdict.error), "transaction_id": verdict.transaction_id}
 
 
-def _problem(error: TollgateError, **about: str) -> str:
+def _problem(error: TollgateError) -> Document:
     if isinstance(error, BrokenInvariant):
         _log.error("a transaction cannot be decided", exc_info=error)
     status, detail, members = describe(error)
-    return encode({"status": int(status), "problem": problem_document(status, detail, **members), **about}).decode()
+    return {"status": int(status), "problem": problem_document(status, detail, **members)}
 
 
-def _json(body: str, answered: Answered, headers: dict[str, str]) -> func.HttpResponse:
+def _json(body: bytes, answered: Answered, headers: dict[str, str]) -> func.HttpResponse:
     timings = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in answered.stages.items())
     if timings:
         headers["Server-Timing"] = timings
-    return func.HttpResponse(body.encode("ascii"), headers=headers, mimetype=_JSON)
+    return func.HttpResponse(body, headers=headers, mimetype=_JSON)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import math
 import struct
-from functools import cache, lru_cache
 from typing import Any, Final
 
-from shared.domain.decision import DecidingPolicy, RuleHit
 from shared.domain.decision_record import DecisionRecord, Lateness
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import VIEWS
@@ -24,46 +22,24 @@ type Document = dict[str, Any]
 _FEATURES: Final = {code: (feature, text) for feature, (code, text) in CATALOGUE.items()}
 _PLACES: Final = {view.name: {name: place for place, name in enumerate(view.names)} for view in VIEWS.values()}
 _FLOAT32: Final = struct.Struct("<f")
-_JSON: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _SIX_DIGITS: Final = 1e6
 
 
 def encode(document: object) -> bytes:
-    """JSON in one form: no spaces, keys in the order of the document, shortest digits that give the number back."""
-    return _JSON(document).encode("ascii")
-
-
-def decision_json(record: DecisionRecord) -> str:
-    """What a caller is answered, as JSON: `decision_document` encoded, in every character.
-
-    Written out, because it is written for each decision: what decisions share (model, policy, texts of reasons) is
-    encoded once and kept.
+    """JSON in one form: no spaces, keys in the order of the document, shortest digits that give the number back.
 
     Raises:
-        BrokenInvariant: As for `decision_document`, or a number is not finite.
+        BrokenInvariant: A number is not finite.
     """
-    decision, view, vector = record.decision, record.view, record.vector
-    score = decision.score
-    _places(view)  # refuses one that is not known, also without reasons
-    reasons = []
-    for reason in record.reasons:
-        head, place = _reason_head(view, reason.code)
-        value = _value(vector, place)
-        shown = "null" if value is None else repr(value)
-        reasons.append(f'{head}{shown},"contribution":{_number(reason.contribution)}}}')
-    return (
-        f'{{"transaction_id":{_JSON(record.transaction_id)},"event_time":"{format_instant(record.event_time_us)}",'
-        f'"decision":"{decision.outcome.value}","score":{_number(score.probability)},'
-        f'"raw_score":{_number(shortest(record.raw_score))},"reasons":[{",".join(reasons)}],'
-        f'"others":{_number(record.others)},"base":{_number(record.base)},'
-        f'"model":{_model(record.model_name, record.model_version, score.bundle_digest)},'
-        f'"policy":{_policy(decision.policy)},"rules":{_rules(decision.rules_version, decision.rule_hits)},'
-        f'"late_for":{_late(record.lateness)}}}'
-    )
+    try:
+        return _ENCODE(document).encode("ascii")
+    except ValueError as error:
+        raise BrokenInvariant(f"an answer holds what JSON has no number for: {error}") from error
 
 
 def decision_document(record: DecisionRecord) -> Document:
-    """What a caller is answered; `decision_json` writes the same faster.
+    """What a caller is answered.
 
     Raises:
         BrokenInvariant: The record names a view or a reason code that this release does not know.
@@ -126,51 +102,12 @@ def shortest(value: float) -> float:
     return float(f"{value:.9g}")  # nine digits always do (IEEE 754-2019, section 5.12.2)
 
 
-@lru_cache(maxsize=256)
-def _reason_head(view: str, code: str) -> tuple[str, int]:
-    """A reason up to its feature's value, as JSON without its end, and the feature's place in the vector."""
-    feature, text, place = _reason_feature(code, _places(view))
-    shared = _JSON({"code": code, "text": text, "feature": feature})
-    return f'{shared[:-1]},"value":', place
-
-
-@lru_cache(maxsize=64)
-def _model(name: str, version: int, digest: str) -> str:
-    return _JSON({"name": name, "version": version, "digest": digest})
-
-
-@lru_cache(maxsize=64)
-def _policy(policy: DecidingPolicy) -> str:
-    return _JSON({"name": policy.name, **policy.parameters})
-
-
-@lru_cache(maxsize=64)
-def _rules(version: str, hits: tuple[RuleHit, ...]) -> str:
-    return _JSON({"version": version, "hits": [{"rule_id": hit.rule_id, "outcome": hit.outcome.value} for hit in hits]})
-
-
-@cache
-def _late(lateness: Lateness) -> str:
-    return _JSON(_late_for(lateness))
-
-
-def _number(value: float) -> str:
-    if not math.isfinite(value):
-        raise BrokenInvariant(f"a decision holds {value} where a number is due")
-    return repr(float(value))
-
-
-def _reason_feature(code: str, places: dict[str, int]) -> tuple[str, str, int]:
-    """The feature of a reason, its text, and its place in the vector."""
+def _reason(code: str, contribution: float, places: dict[str, int], vector: bytes) -> Document:
     try:
         feature, text = _FEATURES[code]
-        return feature, text, places[feature]
+        place = places[feature]
     except KeyError as error:
         raise BrokenInvariant(f"no feature of the view has reason code {code}") from error
-
-
-def _reason(code: str, contribution: float, places: dict[str, int], vector: bytes) -> Document:
-    feature, text, place = _reason_feature(code, places)
     return {
         "code": code,
         "text": text,
