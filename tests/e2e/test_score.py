@@ -17,6 +17,7 @@ from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.instants import format_instant
 from tests.e2e.conftest import Twin
 from tests.fakes.bundles import golden_files
+from tests.integration.score_app import serves
 from twin.services.journey import get
 
 
@@ -52,12 +53,7 @@ def score(twin: Twin, fields: dict[str, Any]) -> tuple[int, bytes]:
 @pytest.fixture(scope="module")
 def digest(twin: Twin) -> str:
     published = publish(twin)
-    deadline = time.monotonic() + 60
-    ready = 0
-    while ready < 4:  # in a row, so that it is both workers
-        ready = ready + 1 if get(url(twin, "health/ready"))[0] == 200 else 0
-        assert time.monotonic() < deadline, twin.logs()
-        time.sleep(0.05)
+    serves(twin.settings.score, 2, published)
     return published
 
 

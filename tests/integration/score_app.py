@@ -19,8 +19,9 @@ from shared.domain.bundle_pointer import Pointer, Role
 from shared.domain.instants import format_instant
 from tests.conftest import MigratedDatabase
 from tests.fakes.bundles import golden_files
-from tests.host.hosting import ROOT, Answer, HostProcess
+from tests.host.hosting import ROOT, Answer, HostProcess, request, until
 
+PROCESSES = "FUNCTIONS_WORKER_PROCESS_COUNT"
 JSON = {"content_type": "application/json"}
 
 
@@ -54,6 +55,7 @@ class ScoreApp:
     """A running score app."""
 
     host: HostProcess
+    processes: int
 
     def score(self, fields: dict[str, Any], **headers: str) -> Answer:
         return self.host.post("/api/score", json.dumps(fields).encode(), **JSON, **headers)
@@ -63,6 +65,26 @@ class ScoreApp:
 
     def ready(self) -> Answer:
         return self.host.get("/api/health/ready")
+
+    def serves(self, digest: str) -> None:
+        """Wait until every worker decides with a bundle."""
+        serves(self.host.port, self.processes, digest)
+
+
+def serves(port: int, processes: int, digest: str) -> None:
+    """Wait until every worker process of a host without keys has said of itself that it decides with a bundle.
+
+    Asking a few times is not enough: while a worker still starts, its sibling answers everything.
+    """
+    told: dict[int, str | None] = {}
+
+    def everywhere() -> bool:
+        status = request(port, "GET", "/api/manage/status").json()
+        told[status["process_id"]] = status["model"] and status["model"]["digest"]
+        workers = request(port, "GET", "/admin/host/status").json()["workers"]
+        return len(workers) == processes and all(told.get(worker) == digest for worker in workers)
+
+    until(everywhere, f"{digest[:12]} in every worker")
 
 
 def fields(name: str | None = None, **changes: Any) -> dict[str, Any]:
@@ -82,7 +104,7 @@ def settings(storage: str, dsn: str, models: str, **changes: str) -> dict[str, s
     """App settings of the score app."""
     return {
         "FUNCTIONS_WORKER_RUNTIME": "python",
-        "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
+        PROCESSES: "2",
         "AzureWebJobsStorage": storage,
         "DATA_STORAGE": storage,
         "DATABASE": dsn,
@@ -99,7 +121,7 @@ def running(directory: Path, app_settings: dict[str, str], **options: Any) -> It
     host = HostProcess(directory, ROOT / "functions" / "score", app_settings, options)
     try:
         host.start()
-        yield ScoreApp(host)
+        yield ScoreApp(host, int(app_settings[PROCESSES]))
     finally:
         host.discard()
 

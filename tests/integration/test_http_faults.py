@@ -75,9 +75,8 @@ def test_without_a_champion_it_says_so_and_comes_alive_without_a_restart(
         refused = app.score(sent)
         assert (refused.status, refused.header("retry-after")) == (503, "1")
         assert stored(migrated_database, sent["transaction_id"]) == one_each(0)
-        models.promote()
-        for _ in range(6):  # both workers
-            until(lambda: app.ready().status == 200, "ready")
+        app.serves(models.promote())
+        assert app.ready().status == 200
         assert app.score(sent).status == 200
         assert stored(migrated_database, sent["transaction_id"]) == one_each(1)
 

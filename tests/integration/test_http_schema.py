@@ -22,7 +22,6 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from shared.entrypoints.openapi import document
 from tests.conftest import MigratedDatabase
-from tests.host.hosting import until
 from tests.integration.score_app import Models, ScoreApp, fields, login, running, settings
 
 CHECKS = [
@@ -41,10 +40,9 @@ def app(
     storage: str, migrated_database: MigratedDatabase, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ScoreApp]:
     models = Models(storage)
-    models.promote()
+    champion = models.promote()
     with running(tmp_path_factory.mktemp("score"), settings(storage, login(migrated_database), models.name)) as made:
-        for _ in range(4):  # both workers
-            until(lambda: made.ready().status == 200, "ready")
+        made.serves(champion)
         made.score(fields("t-0001"))
         yield made
     models.close()

@@ -6,14 +6,7 @@ from pathlib import Path
 
 from tests.conftest import MigratedDatabase
 from tests.fakes.bundles import golden_files
-from tests.host.hosting import until
-from tests.integration.score_app import Models, ScoreApp, fields, login, running, settings
-
-
-def served(app: ScoreApp) -> set[str | None]:
-    """What the workers that answer decide with; None for nothing yet."""
-    answers = [app.host.get("/api/models").json()["serving"] for _ in range(12)]
-    return {None if serving is None else serving["digest"] for serving in answers}
+from tests.integration.score_app import Models, fields, login, running, settings
 
 
 def test_a_champion_brings_its_price_and_older_decisions_keep_theirs(
@@ -23,8 +16,7 @@ def test_a_champion_brings_its_price_and_older_decisions_keep_theirs(
     first = models.promote(golden_files("format-2"))
     asked = {"POLICY": "expected-loss-v1", "REVIEWS_PER_DAY": "1", "REVIEW_SHADOW_PRICE_MINOR": "77"}
     with running(tmp_path, settings(storage, login(migrated_database), models.name, **asked)) as app:
-        until(lambda: app.ready().status == 200, "a ready app")
-        until(lambda: served(app) == {first}, "the champion in both workers")
+        app.serves(first)
         told = app.host.get("/api/models").json()["serving"]
         assert (told["policy_from"], told["policy_note"]) == ("bundle", "")
         assert told["policy"]["review_shadow_price_minor"] == 403
@@ -32,7 +24,7 @@ def test_a_champion_brings_its_price_and_older_decisions_keep_theirs(
         decided = app.score(sent)
         assert decided.json()["policy"] == told["policy"]
         second = models.promote(golden_files("format-1"))
-        until(lambda: served(app) == {second}, "the swap in both workers")
+        app.serves(second)
         told = app.host.get("/api/models").json()["serving"]
         assert (told["policy_from"], told["policy_note"]) == ("settings", "the bundle has no shadow price")
         assert app.score(fields()).json()["policy"] == {**decided.json()["policy"], "review_shadow_price_minor": 77}

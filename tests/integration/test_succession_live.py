@@ -112,15 +112,6 @@ class Stage:
         verdict = Verdict(digest, champion, "golden 1", 1, GateRules(), None, checks)
         self.throne.judged(write_verdict(verdict), None, time.time_ns() // 1000)
 
-    def until(self, digest: str) -> None:
-        """Wait until every process serves a bundle."""
-        deadline = time.monotonic() + 60
-        in_a_row = 0
-        while in_a_row < 8:
-            answer = self.app.score(fields())
-            in_a_row = in_a_row + 1 if answer.status == 200 and answer.json()["model"]["digest"] == digest else 0
-            assert time.monotonic() < deadline, answer.body
-
 
 @contextmanager
 def stage(database: MigratedDatabase, storage: str, folder: Path) -> Iterator[Stage]:
@@ -150,7 +141,7 @@ def change_under_load(on: Stage, rounds: int) -> tuple[Load, list[Measured]]:
     """Promote and roll back, `rounds` times each."""
     champion = on.candidate("first")
     on.throne.accept(champion, author="ada", reason="the first model")
-    on.until(champion)
+    on.app.serves(champion)
     began: list[tuple[str, str, float]] = []
     with load(on.app) as found:
         time.sleep(0.5)
