@@ -234,7 +234,8 @@ def _check(data: bytes, kind: int, size: int, what: str, form: int = STATE_FORMA
     if data[:1] != bytes((kind,)):
         raise BrokenInvariant(f"the bytes are not {what}: they start with {data[:1].hex() or 'nothing'}")
     if data[1:2] != bytes((form,)):
-        raise BrokenInvariant(f"{what} of format {data[1:2].hex() or 'none'}; this release reads {STATE_FORMAT:02x}")
+        reads = f"this release reads {STATE_FORMAT:02x}, of a header also {RAISED_FORMAT:02x}"
+        raise BrokenInvariant(f"{what} of format {data[1:2].hex() or 'none'}; {reads}")
     if len(data) < size + _CRC.size:
         raise BrokenInvariant(f"{what} ends early, after {len(data)} bytes")
     raise BrokenInvariant(f"{what} is damaged: its check sum is another")

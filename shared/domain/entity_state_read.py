@@ -162,9 +162,8 @@ class StateReader:
 
     def _check_state(self, state: EntityState, entity: Entity, needed_us: int) -> None:
         header = state.header
-        complete_us = header.horizon_us if header.filled_us is None else header.filled_us
-        if complete_us < needed_us or header.entity is not entity:
-            found = f"state of a {header.entity}, complete for {complete_us} us (horizon of {header.view})"
+        if header.complete_us < needed_us or header.entity is not entity:
+            found = f"state of a {header.entity}, complete for {header.complete_us} us (horizon of {header.view})"
             raise BrokenInvariant(f"{found}, given as that of a {entity}: {self.view.name} needs {needed_us} us")
 
 
