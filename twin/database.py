@@ -6,26 +6,20 @@ that of the twin, as its owner. A connection string without a password takes it 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
 
-from twin.services.settings import TwinSettings
-
-if TYPE_CHECKING:
-    from shared.adapters.postgres import PostgresConnection
+from twin.feed_connections import database_of
 
 app = typer.Typer(help="The database: migrations, rights, partitions.", no_args_is_help=True)
 _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
-
-SETTING: Final = "DATABASE"
 
 type DatabaseOption = Annotated[
     str | None, typer.Option("--database", help="Connection string of the owner; the twin's by default.")
@@ -43,7 +37,7 @@ def upgrade(
     from shared.adapters.schema import migrations  # noqa: PLC0415 - Alembic takes a quarter of a second
 
     with _told():
-        applied = migrations.upgrade(_where(database), revision)
+        applied = migrations.upgrade(database_of(database), revision)
     _say(f"applied {', '.join(applied)}" if applied else "nothing to apply")
 
 
@@ -60,7 +54,7 @@ def downgrade(
     if not yes:
         typer.confirm(f"Take the database back to {revision}? What newer revisions added is lost", abort=True)
     with _told():
-        taken = migrations.downgrade(_where(database), revision)
+        taken = migrations.downgrade(database_of(database), revision)
     _say(f"took back {', '.join(taken)}" if taken else "nothing to take back")
 
 
@@ -74,7 +68,7 @@ def current(*, database: DatabaseOption = None) -> None:
         revisions,
     )
 
-    with _told(), connect(_where(database), application_name="tollgate-db", autocommit=True) as connection:
+    with _told(), connect(database_of(database), application_name="tollgate-db", autocommit=True) as connection:
         revision, oldest = revisions(connection)
         problem = revision_problem(revision, oldest) or partition_problem(connection, _now_us())
     _say(revision or "none")
@@ -104,7 +98,7 @@ def grant(
     from shared.adapters.schema import grants  # noqa: PLC0415
 
     pairs = [_pair(text, [str(role) for role in grants.Role]) for text in member or []]
-    with _told(), connect(_where(database), application_name="tollgate-db") as connection:
+    with _told(), connect(database_of(database), application_name="tollgate-db") as connection:
         changes = grants.apply(connection)
         joined = [login for login, role in pairs if grants.join(connection, login, role)]
     for verb, rights in (("given", changes.given), ("taken", changes.taken)):
@@ -134,20 +128,10 @@ def partitions(
     end_us = usual.end_us if end is None else _day_us("--to", end, after=1)
     try:
         with _told():
-            made = PostgresPartitions(_where(database), "tollgate-db").make(start_us, end_us)
+            made = PostgresPartitions(database_of(database), "tollgate-db").make(start_us, end_us)
     except TollgateError as error:
         _fail(str(error))
     _say(f"made {made} partitions")
-
-
-def _where(dsn: str | None) -> PostgresConnection:
-    from shared.adapters.postgres import parse_postgres  # noqa: PLC0415
-
-    if dsn is not None:
-        return parse_postgres(SETTING, {SETTING: dsn})
-    if any(name == SETTING or name.startswith(f"{SETTING}__") for name in os.environ):
-        return parse_postgres(SETTING, os.environ)
-    return parse_postgres(SETTING, {SETTING: TwinSettings.read(os.environ).database_dsn()})
 
 
 @contextmanager

@@ -91,6 +91,22 @@ def feed_connection(dsn: str | None) -> FeedConnection:
     )
 
 
+def database_of(dsn: str | None) -> PostgresConnection:
+    """A database as its owner: a connection string, what `DATABASE` says, or the twin's.
+
+    Raises:
+        SettingsError: Settings of the twin cannot be used.
+        ConnectionSettingError: The connection cannot.
+    """
+    from shared.adapters.postgres import parse_postgres  # noqa: PLC0415 - commands import what they use
+
+    if dsn is not None:
+        return parse_postgres(DATABASE, {DATABASE: dsn})
+    if _is_set(DATABASE):
+        return parse_postgres(DATABASE, os.environ)
+    return parse_postgres(DATABASE, {DATABASE: TwinSettings.read(os.environ).database_dsn()})
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Turn what keeps a command from its end into one line and exit code 2."""

@@ -26,7 +26,7 @@ from shared.domain.instants import US_PER_DAY, format_instant, parse_instant
 from shared.domain.policy_choice import Advice, Origin, PolicyRule
 from shared.settings import PolicySettings
 from twin.feed_connections import DATABASE, say, told
-from twin.models import model_environment, throne_of
+from twin.models import SHORT, model_environment, throne_of
 from twin.services.app_settings import own_settings, with_keys
 from twin.services.settings import TwinSettings
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Policies: how many reviews a shadow price comes to.", no_args_is_help=True)
 
 SETTING: Final = "REVIEW_SHADOW_PRICE_MINOR"
-SHORT: Final = 12
-"""Digits of a digest that are shown."""
 
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 

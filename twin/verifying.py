@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 import typer
 from rich.console import Console
 
+from twin.feed_connections import database_of
 from twin.services.settings import SettingsError, TwinSettings
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
-    from shared.adapters.postgres import PostgresConnection
     from shared.domain.archive import Selection, StoredDecision
     from shared.ports.archive import Archive, Seals
     from shared.ports.models import BundleStore
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 DIFFERENT: Final = 1
 UNCHECKED: Final = 2
 
-DATABASE: Final = "DATABASE"
 STORAGE: Final = "DATA_STORAGE"
 MODELS_CONTAINER: Final = "models"
 
@@ -206,7 +205,7 @@ def seal(
     from shared.services import sealing  # noqa: PLC0415
 
     with _told():
-        ledger = PostgresSealedLedger(_where(database), _APPLICATION)
+        ledger = PostgresSealedLedger(database_of(database), _APPLICATION)
         done = sealing.seal(ledger, _seals(storage), SystemClock(), everything=everything)
     for head in done.fallen:
         _say(f"block {head.sequence} of {head.writer} lies before its seal: blocks are gone; see `tollgate verify log`")
@@ -232,7 +231,7 @@ def forget(
             _fail("--yes is needed where nobody can be asked")
         typer.confirm("Forget this customer? It cannot be taken back", abort=True)
     with _told():
-        erasure = PostgresErasure(_where(database), "tollgate-forget")
+        erasure = PostgresErasure(database_of(database), "tollgate-forget")
         erased = forgetting.forget(erasure, SystemClock(), CustomerId(customer), reason)
     _say(
         f"forgotten: {erased.transactions:,} transactions lost their customer, {erased.labels:,} labels their author,"
@@ -337,7 +336,7 @@ def _time_us(option: str, text: str | None) -> int | None:
 def _archive(database: str | None) -> Archive:
     from shared.adapters.postgres_archive import PostgresArchive  # noqa: PLC0415
 
-    return PostgresArchive(_where(database), _APPLICATION)
+    return PostgresArchive(database_of(database), _APPLICATION)
 
 
 def _replaying(bundles: Path | None, storage: str | None) -> Replaying:
@@ -371,16 +370,6 @@ def _container(storage: str | None, name: str) -> ContainerClient:
     else:
         setting = {STORAGE: TwinSettings.read(os.environ).storage_connection()}
     return blob_service(parse_storage(STORAGE, setting), retry_total=2).get_container_client(name)
-
-
-def _where(database: str | None) -> PostgresConnection:
-    from shared.adapters.postgres import parse_postgres  # noqa: PLC0415
-
-    if database is not None:
-        return parse_postgres(DATABASE, {DATABASE: database})
-    if any(key == DATABASE or key.startswith(f"{DATABASE}__") for key in os.environ):
-        return parse_postgres(DATABASE, os.environ)
-    return parse_postgres(DATABASE, {DATABASE: TwinSettings.read(os.environ).database_dsn()})
 
 
 @contextmanager

@@ -8,7 +8,6 @@ not be done, or not to its end: running it again goes on.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,8 +21,8 @@ from shared.domain.errors import Conflict
 from shared.domain.feature_view import VIEWS, Entity
 from shared.domain.instants import US_PER_DAY, format_instant
 from shared.domain.kept_view import KeptView, ViewStatus, definition_digest, why_refused
-from twin.feed_connections import DATABASE, REFUSED, note, say, told
-from twin.services.settings import TwinSettings
+from twin.feed_connections import REFUSED, database_of, note, say, told
+from twin.models import SHORT
 
 if TYPE_CHECKING:
     from shared.adapters.postgres import PostgresConnection
@@ -36,8 +35,6 @@ app = typer.Typer(
 EVERY_S: Final = 1.0
 """Seconds between two lines of progress."""
 
-SHORT: Final = 12
-
 type DatabaseOption = Annotated[
     str | None, typer.Option("--database", help="Connection string; what DATABASE says or the twin by default.")
 ]
@@ -49,7 +46,7 @@ def list_views(*, database: DatabaseOption = None) -> None:
     from shared.adapters.postgres_session import PostgresSession  # noqa: PLC0415 - paid by those who connect
     from shared.adapters.postgres_views import PostgresViewBook  # noqa: PLC0415
 
-    with told(), closing(PostgresSession(_where(database), "views")) as session:
+    with told(), closing(PostgresSession(database_of(database), "views")) as session:
         kept = PostgresViewBook(session).kept()
     by_name = {view.name: view for view in kept}
     table = Table()
@@ -83,7 +80,7 @@ def backfill(
         note(f"tollgate: {name} is no feature view of this release; there are {', '.join(VIEWS)}")
         raise typer.Exit(REFUSED)
     with told(), _refused():
-        found = _backfilled(_where(database), view)
+        found = _backfilled(database_of(database), view)
     done = f"{found.entities:,} entities, {found.transactions:,} transactions put into their states"
     say(f"{name} is {found.status} since {format_instant(found.completed_at_us or found.updated_at_us)}; {done}")
 
@@ -132,13 +129,3 @@ def _refused() -> Iterator[None]:
     except Conflict as error:
         note(f"tollgate: {error}")
         raise typer.Exit(REFUSED) from None
-
-
-def _where(dsn: str | None) -> PostgresConnection:
-    from shared.adapters.postgres import parse_postgres  # noqa: PLC0415 - commands import what they use
-
-    if dsn is not None:
-        return parse_postgres(DATABASE, {DATABASE: dsn})
-    if any(key == DATABASE or key.startswith(f"{DATABASE}__") for key in os.environ):
-        return parse_postgres(DATABASE, os.environ)
-    return parse_postgres(DATABASE, {DATABASE: TwinSettings.read(os.environ).database_dsn()})
