@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import threading
 import time
 from bisect import bisect_right
@@ -24,7 +23,7 @@ from typing import Final
 from azure.eventhub import EventData, EventHubProducerClient
 from azure.eventhub.amqp import AmqpAnnotatedMessage
 
-from benchmarks.bench_stream import HOT_SHARE, HUB, Ground, family_rss_mb, ground, quantile
+from benchmarks.bench_stream import HUB, Ground, bodies, family_rss_mb, ground, quantile
 from benchmarks.report import OUTPUT, Report
 from shared.adapters.postgres import parse_postgres
 from shared.adapters.postgres_partitions import PostgresPartitions
@@ -34,7 +33,6 @@ from shared.domain.entity_state_tiles import ROOT_WIDTH_US, Tile
 from shared.domain.feature_view import Entity
 from shared.domain.instants import US_PER_DAY, US_PER_SECOND, format_instant
 from shared.domain.labels import LABEL_TYPE
-from shared.domain.transaction import TRANSACTION_TYPE
 
 MINUTES: Final = float(os.environ.get("SOAK_MINUTES", "15"))
 HZ: Final = float(os.environ.get("SOAK_HZ", "525"))
@@ -43,7 +41,6 @@ HZ: Final = float(os.environ.get("SOAK_HZ", "525"))
 EVENTS_PER_CUSTOMER: Final = 24
 """In a run: often enough that all customers have come and gone through their horizons before the last half."""
 
-CUSTOMERS_PER_TERMINAL: Final = 5
 CACHE_MIB: Final = os.environ.get("SOAK_CACHE_MIB", "")
 """The app's `STATE_CACHE_MIB`; its own default if empty."""
 
@@ -102,21 +99,7 @@ class Traffic:
 
     def bodies(self) -> Iterator[tuple[int, bytes]]:
         """Transactions in order, as (customer, body); a part of them is at one merchant."""
-        rng = random.Random(self.customers)
-        terminals = self.customers // CUSTOMERS_PER_TERMINAL
-        for number in range(self.count):
-            customer = rng.randrange(self.customers)
-            terminal = "m-hot" if rng.random() < HOT_SHARE else f"m-{rng.randrange(terminals)}"
-            fields = {
-                "type": TRANSACTION_TYPE,
-                "transaction_id": f"soak-{number}",
-                "customer_id": f"c-{customer}",
-                "terminal_id": terminal,
-                "amount_minor": rng.randrange(100, 30_000),
-                "currency": "EUR",
-                "event_time": format_instant(self.event_time_us(number)),
-            }
-            yield customer, json.dumps(fields).encode()
+        return bodies("soak", map(self.event_time_us, range(self.count)), self.customers)
 
     def labels(self, first: int, end: int) -> list[bytes]:
         """The labels that become known while these transactions happen."""
@@ -192,8 +175,8 @@ class Producer(threading.Thread):
                 parts.setdefault(partitions[customer % len(partitions)], []).append(body)
             self.sent.firsts.append(first)
             self.sent.at_us.append(time.time_ns() // 1000)
-            for partition, bodies in parts.items():
-                _send(transactions, bodies, partition)
+            for partition, events in parts.items():
+                _send(transactions, events, partition)
             _send(labels, self._traffic.labels(first, end), None)
             first = end
             time.sleep(TICK_S - (time.monotonic() - began) % TICK_S)

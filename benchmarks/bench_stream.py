@@ -97,7 +97,7 @@ DRAIN_LIMIT_S: Final = 90.0
 SETTLE_LIMIT_S: Final = 45.0
 
 CUSTOMERS: Final = 5_000
-TERMINALS: Final = 1_000
+CUSTOMERS_PER_TERMINAL: Final = 5
 HOT_SHARE: Final = 1 / 3
 
 DRAIN_AIM: Final = 2_000
@@ -110,17 +110,18 @@ OUT: Final = "decisions"
 HUB_SETTING: Final = "EVENT_HUBS"
 
 
-def bodies(name: str, times_us: Iterator[int]) -> Iterator[tuple[int, bytes]]:
-    """Transactions without end as (customer, body), the same for the same name; a third is at one merchant.
+def bodies(name: str, times_us: Iterator[int], customers: int = CUSTOMERS) -> Iterator[tuple[int, bytes]]:
+    """One transaction per time as (customer, body), the same for the same name; a third is at one merchant.
 
     Args:
         name: What their ids begin with; events of another name are others.
         times_us: Their event times, microseconds since 1970 UTC.
+        customers: How many there are, five to a terminal.
     """
     rng = random.Random(name)
     for number, moment_us in enumerate(times_us):
-        customer = rng.randrange(CUSTOMERS)
-        terminal = "m-hot" if rng.random() < HOT_SHARE else f"m-{rng.randrange(TERMINALS)}"
+        customer = rng.randrange(customers)
+        terminal = "m-hot" if rng.random() < HOT_SHARE else f"m-{rng.randrange(customers // CUSTOMERS_PER_TERMINAL)}"
         fields = {
             "type": TRANSACTION_TYPE,
             "transaction_id": f"{name}-{number}",

@@ -33,6 +33,7 @@ from shared.domain.transaction import MAX_AMOUNT_MINOR
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 CONTAINER_PATTERN = r"^[a-z0-9](-?[a-z0-9]){2,62}$"
+KEEPING = Keeping()
 HUB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$"
 
 
@@ -418,28 +419,28 @@ class DriftSettings(NotifySettings):
     )
 
     retention_runs_days: int = Field(
-        default=90,
+        default=KEEPING.runs_days,
         alias="RETENTION_RUNS_DAYS",
         ge=LEAST_RUNS_DAYS,
         le=3650,
         description="Days for which runs of timers and notices that have ended are kept.",
     )
     retention_figures_days: int = Field(
-        default=400,
+        default=KEEPING.figures_days,
         alias="RETENTION_FIGURES_DAYS",
         ge=LEAST_FIGURES_DAYS,
         le=3650,
         description="Days for which numbers on drift, data quality and performance are kept.",
     )
     retention_letters_days: int = Field(
-        default=400,
+        default=KEEPING.letters_days,
         alias="RETENTION_LETTERS_DAYS",
         ge=TAKEN_DAYS,
         le=3650,
         description="Days for which dead letters are kept that nobody handed in again.",
     )
     retention_shadow_days: int = Field(
-        default=120,
+        default=KEEPING.shadow_days,
         alias="RETENTION_SHADOW_DAYS",
         ge=LEAST_SHADOW_DAYS,
         le=3650,
