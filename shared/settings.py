@@ -24,6 +24,7 @@ from shared.domain.cost_policy import (
 )
 from shared.domain.decision import DecidingPolicy, Policy
 from shared.domain.errors import InvalidInput
+from shared.domain.feature_view import VIEWS
 from shared.domain.instants import US_PER_DAY
 from shared.domain.policy_choice import Origin, PolicyRule
 from shared.domain.retention import LEAST_FIGURES_DAYS, LEAST_RUNS_DAYS, LEAST_SHADOW_DAYS, TAKEN_DAYS, Keeping
@@ -495,6 +496,12 @@ class RetrainSettings(CostSettings):
         alias="MODEL_NAME",
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
         description="Name of the model that is trained.",
+    )
+    feature_view: str = Field(
+        default="",
+        alias="FEATURE_VIEW",
+        pattern=rf"^({'|'.join(VIEWS)})?$",
+        description="Feature view that is trained; empty for the champion's, or card-v1 while there is none.",
     )
     cooldown_h: float = Field(
         default=48, alias="COOLDOWN_H", ge=0, le=8760, description="Hours from one training to the next."

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from shared.bootstrap.retrain_registry import measured_row_store, run_records
 from shared.bootstrap.succession import succession_of
-from shared.domain.feature_view import CARD_V1
+from shared.domain.feature_view import VIEWS
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
+from shared.domain.labels import LABEL_DELAY_US
 from shared.domain.promotion import GateRules
 from shared.domain.training_split import TrainingPlan
 from shared.entrypoints.retrain_timers import RetrainParts
@@ -56,14 +57,14 @@ def model_rules(settings: RetrainSettings) -> ModelRules:
     maturity_us = settings.maturity_days * US_PER_DAY
     return ModelRules(
         name=settings.model_name,
-        view=CARD_V1,
+        view=VIEWS.get(settings.feature_view),
         plan=TrainingPlan(
             as_of_us=0,
             train_days=settings.train_days,
             validation_days=settings.validation_days,
             calibration_days=settings.calibration_days,
             test_days=settings.test_days,
-            gap_us=CARD_V1.label_delay_us,
+            gap_us=LABEL_DELAY_US,
             maturity_us=maturity_us,
         ),
         trials=settings.search_trials,

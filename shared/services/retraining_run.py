@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from shared.domain.bundle import open_bundle
 from shared.domain.bundle_manifest import Manifest
 from shared.domain.bundle_pointer import Role
 from shared.domain.cost_policy import Capacity
 from shared.domain.errors import InvalidInput, Transient
-from shared.domain.feature_view import VIEWS, FeatureView
+from shared.domain.feature_view import CARD_V1, VIEWS, FeatureView
 from shared.domain.instants import US_PER_HOUR, format_instant
 from shared.domain.pipeline import Notice, Plain, Severity
 from shared.domain.promotion import GateRules, Verdict, write_verdict
@@ -58,8 +59,9 @@ class ModelRules:
 
     Attributes:
         name: The model's name.
-        view: Its feature view.
-        plan: How history is cut; its `as_of_us` is replaced by the time of each run.
+        view: Its feature view; None for the champion's, or for `card-v1` while there is no champion. A challenger of
+            another view than the champion's cannot score in shadow, so its trial would end without a decision.
+        plan: How history is cut; its `as_of_us` and its `gap_us` are replaced by the time of each run and the view's.
         parameters: How trees are grown; of the search, the first trial.
         trials: Parameters that are tried, at most.
         search_s: After how long no other trial begins, seconds.
@@ -70,7 +72,7 @@ class ModelRules:
     """
 
     name: str
-    view: FeatureView
+    view: FeatureView | None
     plan: TrainingPlan
     parameters: TrainingParameters = field(default_factory=TrainingParameters)
     trials: int = 4
@@ -182,18 +184,19 @@ class TrainingRun:
         stores, rules = self._stores, self._rules
         steps = Steps(lease, rules.limit_s, self._monotonic_s)
         steps("reading")
-        stores.succession.check(rules.view)
         champion = stores.bundles.pointer(Role.CHAMPION).digest
         facing = None if champion is None else stores.bundles.get(champion)
-        plan = replace(rules.plan, as_of_us=now_us)
+        view = rules.view or (CARD_V1 if facing is None else open_bundle(facing, champion).view)
+        stores.succession.check(view)
+        plan = replace(rules.plan, as_of_us=now_us, gap_us=view.label_delay_us)
         # The champion may have another view, and the gate computes its features too.
-        history = read_history(stores.data, plan, (rules.view, *VIEWS.values()))
+        history = read_history(stores.data, plan, (view, *VIEWS.values()))
         n_rows = len(history.transactions.event_time_us)
         version = next_version(stores.bundles, rules.name)
         trainer = self._load_trainer()
         search_until_s = self._monotonic_s() + rules.search_s
         made = train(
-            rules.view,
+            view,
             history.transactions,
             history.labels,
             plan,
@@ -309,6 +312,7 @@ def _details(
     return {
         "bundle": made.digest,
         "version": manifest.version,
+        "view": manifest.view,
         "verdict": kept.digest,
         "champion": verdict.champion,
         "passed": verdict.passed,

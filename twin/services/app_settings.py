@@ -95,6 +95,7 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "DAILY_TRAINING_SCHEDULE": "0 0 2 * * *",
         "TRIGGER_POLL_SCHEDULE": "0 * * * * *",
         "MODEL_NAME": "card-fraud",
+        "FEATURE_VIEW": "",
         "COOLDOWN_H": "48",
         "MIN_NEW_TRANSACTIONS": "10000",
         "TRAIN_DAYS": "75",

@@ -12,12 +12,12 @@ import pytest
 from shared.adapters.file_bundles import FileBundles
 from shared.adapters.onnx_scorer import OnnxGraph
 from shared.adapters.xgboost_trainer import XgboostTrainer
-from shared.domain.bundle import bundle_digest
+from shared.domain.bundle import bundle_digest, open_bundle
 from shared.domain.bundle_manifest import MANIFEST
 from shared.domain.bundle_pointer import Role
-from shared.domain.errors import Conflict, InvalidInput, Transient
+from shared.domain.errors import BrokenInvariant, Conflict, InvalidInput, Transient
 from shared.domain.feature_columns import LabelColumns
-from shared.domain.feature_view import CARD_V1
+from shared.domain.feature_view import CARD_V1, HANDBOOK_V1, FeatureView
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.pipeline import Severity
 from shared.domain.promotion import Check, CheckName, GateRules, Verdict, read_verdict
@@ -90,12 +90,18 @@ class World:
         )
 
     def run(
-        self, gate: GateRules = LENIENT, *, trial_us: int = US_PER_DAY, limit_s: float = 1e9, lease_s: int = 86_400
+        self,
+        gate: GateRules = LENIENT,
+        *,
+        view: FeatureView | None = None,
+        trial_us: int = US_PER_DAY,
+        limit_s: float = 1e9,
+        lease_s: int = 86_400,
     ) -> RetrainingOutcome:
         parameters = TrainingParameters(n_trees=12, learning_rate=0.3, max_bins=256)
         rules = ModelRules(
             "drawn",
-            CARD_V1,
+            view,
             plan_of(self.data.transactions),
             parameters=parameters,
             trials=1,
@@ -230,6 +236,36 @@ def test_a_challenger_is_tried_and_keeps_its_place_until_its_trial_must_have_end
     assert world.run().summary == "challenger drawn"
     assert world.bundles.pointer(Role.CHALLENGER).digest not in (None, champion, tried)
     assert world.bundles.pointer(Role.CHAMPION).digest == champion
+
+
+def test_the_view_is_the_champions_unless_one_is_named(world: World) -> None:
+    def trained(view: FeatureView | None = None) -> tuple[object, str]:
+        before = set(world.bundles.digests())
+        outcome = world.run(view=view)
+        world.clock.time_us += US_PER_HOUR
+        (digest,) = set(world.bundles.digests()) - before
+        files = world.bundles.get(digest)
+        return outcome.details["view"], open_bundle(files, digest).view.name
+
+    assert trained(HANDBOOK_V1) == ("handbook-v1", "handbook-v1"), "of the first model somebody decides"
+    assert world.bundles.pointer(Role.CHAMPION).digest is not None
+    assert trained() == ("handbook-v1", "handbook-v1")
+    assert trained(CARD_V1) == ("card-v1", "card-v1")
+
+
+def test_without_a_champion_the_view_is_the_products_own(world: World) -> None:
+    assert world.run(STRICT).details["view"] == "card-v1"
+
+
+def test_a_champion_that_cannot_be_opened_is_named_before_anything_is_read(world: World) -> None:
+    world.run()
+    champion = world.bundles.pointer(Role.CHAMPION).digest
+    assert champion is not None
+    world.data.asked.clear()
+    (world.folder / "bundles" / champion / "model.onnx").write_bytes(b"damaged")
+    with pytest.raises(BrokenInvariant, match=r"model\.onnx"):
+        world.run()
+    assert not world.data.asked
 
 
 @pytest.mark.usefixtures("easy_gate")
