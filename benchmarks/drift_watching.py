@@ -27,6 +27,9 @@ FACTORS: Final = (1.5, 1.2)
 FOLLOWED_H: Final = 36
 """Hours for which a drift is followed."""
 
+SOON_H: Final = 3
+"""Hours within which a coarse drift is to be found."""
+
 QUIET_HOURS: Final = (END - JUDGED) * HOURS_PER_DAY
 
 
@@ -45,14 +48,14 @@ def scored(booster: xgboost.Booster, stream: Stream) -> NDArray[np.float32]:
     return found
 
 
-def watched(seed: int, kind: str) -> dict[str, float | int | None]:
-    """One stream of the simulator or the Handbook.
+def watched(seed: int, kind: str, customers: int = 5_000) -> dict[str, float | int | None]:
+    """One stream of the simulator, with so many cardholders, or the Handbook.
 
     Returns:
-        `false_hours`: quiet hours with a verdict of drift; for each factor, hours until amounts times that were found,
-        None if they were not in the hours followed.
+        `false_hours`: quiet hours with a verdict of drift; `payments`: those of the first `SOON_H` hours of drift; for
+        each factor, hours until amounts times that were found, None if they were not in the hours followed.
     """
-    stream = simulated(seed) if kind == "simulator" else handbook(seed)[0]
+    stream = simulated(seed, customers=customers) if kind == "simulator" else handbook(seed)[0]
     booster = fitted(stream, (30, REFERENCE[0]))
     raw = scored(booster, stream)
     watch = Watch(Watched(reference_of(stream, raw), CARD_V1))
@@ -65,7 +68,8 @@ def watched(seed: int, kind: str) -> dict[str, float | int | None]:
         false_hours += bool(findings)
         if hour == start - 1:
             before = watch.copy()
-    outcome: dict[str, float | int | None] = {"false_hours": false_hours}
+    payments = int(((stream.hour >= start) & (stream.hour < start + SOON_H)).sum())
+    outcome: dict[str, float | int | None] = {"false_hours": false_hours, "payments": payments}
     for factor in FACTORS:
         drifted = stream.with_amounts(factor, start)
         run = before.copy().run(drifted, scored(booster, drifted), range(start, start + FOLLOWED_H))

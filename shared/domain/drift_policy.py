@@ -1,16 +1,16 @@
-"""When drift is worth waking somebody: the policy on top of the numbers (records 0006 and 0026).
+"""When drift is worth waking somebody: the policy on top of the numbers (records 0006, 0026 and 0036).
 
-Each hour every feature and the score are measured over windows of 1, 3 and 24 hours that end with it. Two rules:
+Each hour every feature and the score are measured over windows of 1, 3, 8 and 24 hours that end with it. Three rules:
 
 - **Distribution.** PSI is at least the floor, and the window is so far from the reference as chance, cards that buy
   more than once, and what days differ by anyway, would bring about less than once in a thousand hours over all features
   and windows together.
-- **Level.** The values of the last 24 hours lie above or below those of the reference by more than they did in any
-  usual day of the past two weeks, by several standard deviations. It hears moves too small for PSI's floor; it keeps
-  silent until it has seen a week.
+- **Level.** The values lie further above or below those of the reference than they did at this hour of usual days, by
+  several standard deviations. It hears moves too small for PSI's floor; it keeps silent until it has seen a week.
+- **Jump.** The same by so many deviations that the next hour need not be waited for.
 
-A rule alerts when it is broken in two of the last three hours. How much days differ is learnt from the past two weeks,
-without the hours that were out of bounds.
+The first two alert when they are broken in two of the last three hours, over windows of any length. How much days
+differ is learnt from the past five weeks, without the hours that were out of bounds.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ class Rule(StrEnum):
 
     DISTRIBUTION = "distribution"
     LEVEL = "level"
+    JUMP = "jump"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,13 @@ class DriftPolicy:
         medium: PSI above which a trigger of medium priority is opened.
         high: PSI above which one of high priority is.
         family_error: How often an hour may be out of bounds by chance, over all features and windows together.
-        persistence: In so many of `persistence_of` hours a window must be out of bounds.
+        persistence: In so many of `persistence_of` hours windows of a subject must be out of bounds, of any length.
         persistence_of: The hours, the present one included.
         level_floor: Least move of the level that counts, see `drift_statistics.level`.
         level_deviations: How many standard deviations of usual days the level must lie away from them.
+        label_deviations: The same for what labels decide on, the score included: labels come in lumps, by card and by
+            terminal, so the tails of such levels are heavier than those of others.
+        jump_deviations: From how many on one hour is enough; never for what labels decide on.
         learning_days: Windows at this hour of the day that must have been seen before the level is judged.
     """
 
@@ -86,6 +90,8 @@ class DriftPolicy:
     persistence_of: int = 3
     level_floor: float = 0.03
     level_deviations: float = 4.0
+    label_deviations: float = 4.5
+    jump_deviations: float = 5.0
     learning_days: int = 7
 
     def priority(self, distance: float) -> Priority | None:
@@ -249,7 +255,7 @@ def measure(
         One for each subject, in order.
     """
     reference, policy = watched.reference, watched.policy
-    entities = {feature.name: feature.entity for feature in watched.view.features}
+    features = {feature.name: feature for feature in watched.view.features}
     by_customer = cluster_dispersion(clusters.customers_squared, clusters.n_rows)
     by_terminal = cluster_dispersion(clusters.terminals_squared, clusters.n_rows)
     end_us = hours[-1].start_us + US_PER_HOUR
@@ -260,7 +266,8 @@ def measure(
         current: NDArray[np.int64] = np.sum([hour.counts[name] for hour in hours], axis=0)
         compared = matched(histogram, [(hour.start_us, int(hour.counts[name].sum())) for hour in hours])
         before = usuals.get(name, Usual())
-        dispersion = by_terminal if entities.get(name) is Entity.TERMINAL else by_customer
+        feature = features.get(name)
+        dispersion = by_terminal if feature is not None and feature.entity is Entity.TERMINAL else by_customer
         test = surprise(compared, current, dispersion, before.natural)
         distance, moved = psi(compared, current), level(compared, current)
         n_rows = int(current.sum())
@@ -269,11 +276,15 @@ def measure(
             # 1/12 is the variance of a rank's share; the past may be too smooth to know the spread of this window.
             spread = max(before.spread, math.sqrt(dispersion / (12.0 * n_rows)))
             deviations = (moved - before.level) / spread
+        by_labels = feature is None or feature.reads_labels
         broken = set()
         if distance >= policy.floor and test.p_value < error:
             broken.add(Rule.DISTRIBUTION)
-        if abs(deviations) >= policy.level_deviations and abs(moved - before.level) >= policy.level_floor:
-            broken.add(Rule.LEVEL)
+        if abs(moved - before.level) >= policy.level_floor:
+            if abs(deviations) >= (policy.label_deviations if by_labels else policy.level_deviations):
+                broken.add(Rule.LEVEL)
+            if abs(deviations) >= policy.jump_deviations and not by_labels:
+                broken.add(Rule.JUMP)
         found.append(
             Measured(
                 subject=name,
@@ -309,15 +320,16 @@ def judge(policy: DriftPolicy, recent: Sequence[Measured], end_us: int) -> list[
         At most one for each subject, the greatest PSI first.
     """
     since_us = end_us - (policy.persistence_of - 1) * US_PER_HOUR
-    ended: dict[tuple[str, int, Rule], set[int]] = {}
+    ended: dict[tuple[str, Rule], set[int]] = {}
     for one in recent:
         for rule in one.broken:
             if since_us <= one.end_us <= end_us:
-                ended.setdefault((one.subject, one.hours, rule), set()).add(one.end_us)
+                ended.setdefault((one.subject, rule), set()).add(one.end_us)
     best: dict[str, Finding] = {}
     for one in recent:
         for rule in sorted(one.broken, reverse=True):
-            if one.end_us != end_us or len(ended[one.subject, one.hours, rule]) < policy.persistence:
+            needed = 1 if rule is Rule.JUMP else policy.persistence
+            if one.end_us != end_us or len(ended[one.subject, rule]) < needed:
                 continue
             if one.subject not in best or one.psi > best[one.subject].measured.psi:
                 priority = policy.priority(one.psi)

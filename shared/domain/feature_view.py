@@ -69,6 +69,18 @@ class Measure(StrEnum):
     LARGEST_TO_MEDIAN = "largest_to_median"
 
 
+_OF_LABELS: Final = frozenset(
+    {
+        Measure.FRAUD_RATE,
+        Measure.KNOWN_FRAUDS,
+        Measure.LAST_LABEL,
+        Measure.FRAUD_RUN,
+        Measure.FRAUD_RUN_AGE,
+        Measure.AMOUNT_TO_GENUINE_MEAN,
+    }
+)
+
+
 class Null(StrEnum):
     """What a feature is when there is nothing to compute it from."""
 
@@ -98,6 +110,11 @@ class Feature:
     entity: Entity | None = None
     window_us: int = 0
     lag_us: int = 0
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether labels decide on it: one that becomes known then moves all payments of a terminal or card at once."""
+        return self.measure in _OF_LABELS
 
     @property
     def reach_us(self) -> int:

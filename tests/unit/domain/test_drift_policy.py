@@ -48,11 +48,36 @@ def test_an_hour_like_the_reference_breaks_no_rule() -> None:
     assert not amount(VALUES[:400]).broken
 
 
-def test_a_large_move_breaks_both_rules_and_a_small_one_the_level() -> None:
-    assert amount(VALUES[:400] * 2).broken == {Rule.DISTRIBUTION, Rule.LEVEL}
-    small = amount(np.tile(VALUES, 2) * np.float32(1.12))
+def test_a_large_move_breaks_all_rules_and_a_small_one_the_level() -> None:
+    assert amount(VALUES[:400] * 2).broken == {Rule.DISTRIBUTION, Rule.LEVEL, Rule.JUMP}
+    small = amount(np.tile(VALUES, 2) * np.float32(1.12), Usual(10, 0.0, 0.0, 0.0075))
     assert small.psi < DriftPolicy().floor
     assert small.broken == {Rule.LEVEL}
+
+
+@pytest.mark.parametrize(
+    ("deviations", "of_amount", "of_labels"),
+    [
+        (3.9, set(), set()),
+        (4.1, {Rule.LEVEL}, set()),
+        (4.6, {Rule.LEVEL}, {Rule.LEVEL}),
+        (5.1, {Rule.LEVEL, Rule.JUMP}, {Rule.LEVEL}),
+    ],
+)
+def test_what_labels_decide_on_must_lie_further_away_and_never_jumps(
+    deviations: float, of_amount: set[Rule], of_labels: set[Rule]
+) -> None:
+    values = np.tile(VALUES, 2) * np.float32(1.12)
+    moved = amount(values).level
+    spread = 0.01  # more than chance makes of so many rows
+    known = Usual(10, 0.0, moved - deviations * spread, spread)
+    counted, clusters = [hour(values)], Clusters(len(values), len(values), len(values))
+    found = measure(WATCHED, counted, clusters, dict.fromkeys(WATCHED.subjects, known), 1)
+    rules = {one.subject: one.broken - {Rule.DISTRIBUTION} for one in found}
+    assert rules["amount"] == rules["terminal_count_7d"] == of_amount
+    by_labels = {name for name in rules if "fraud" in name or "label" in name or "genuine" in name} | {SCORE}
+    assert len(by_labels) == 9
+    assert all(rules[name] == of_labels for name in by_labels)
 
 
 def test_what_is_usual_or_comes_from_few_cards_is_no_drift() -> None:
@@ -90,13 +115,22 @@ def test_a_rule_must_be_broken_now_and_once_more_in_three_hours(ends: tuple[int,
     assert bool(judge(DriftPolicy(), recent, 3 * US_PER_HOUR)) == found
 
 
-def test_windows_of_other_lengths_and_other_rules_do_not_add_up() -> None:
-    recent = [
-        ended(2, rules=(Rule.LEVEL,)),
-        ended(3, hours=3, rules=(Rule.LEVEL,)),
-        ended(3, rules=(Rule.DISTRIBUTION,)),
-    ]
-    assert not judge(DriftPolicy(), recent, 3 * US_PER_HOUR)
+def test_windows_of_all_lengths_add_up_but_not_other_rules_or_subjects() -> None:
+    level, end_us = ended(2, rules=(Rule.LEVEL,)), 3 * US_PER_HOUR
+    (found,) = judge(DriftPolicy(), [level, ended(3, hours=3, rules=(Rule.LEVEL,))], end_us)
+    assert (found.rule, found.measured.hours) == (Rule.LEVEL, 3)
+    assert not judge(DriftPolicy(), [level, ended(3, rules=(Rule.DISTRIBUTION,))], end_us)
+    assert not judge(DriftPolicy(), [level, ended(3, subject="is_night", rules=(Rule.LEVEL,))], end_us)
+    assert not judge(DriftPolicy(), [ended(3, rules=(Rule.LEVEL,)), ended(3, hours=3, rules=(Rule.LEVEL,))], end_us), (
+        "two windows that end in one hour are one hour"
+    )
+
+
+def test_for_a_jump_one_hour_is_enough() -> None:
+    jumped = ended(3, rules=(Rule.LEVEL, Rule.JUMP))
+    (found,) = judge(DriftPolicy(), [jumped], 3 * US_PER_HOUR)
+    assert found.rule is Rule.JUMP
+    assert not judge(DriftPolicy(), [jumped], 4 * US_PER_HOUR), "it must be there now"
 
 
 @pytest.mark.parametrize(
