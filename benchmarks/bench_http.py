@@ -27,19 +27,14 @@ from typing import Any, Final
 import psutil
 import psycopg
 
+from benchmarks.bundle import trained
 from benchmarks.http_peers import FLOOR_APP, body_of_origin
 from benchmarks.load import Load, apply_load
 from benchmarks.report import Report
-from shared.adapters.onnx_scorer import OnnxGraph
-from shared.adapters.xgboost_trainer import XgboostTrainer
 from shared.domain.bundle_manifest import BOOSTER
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import format_instant
-from shared.domain.training_model import TrainingParameters
-from shared.services.training import train
 from tests.chaos.server import Server
 from tests.conftest import free_ports
-from tests.fakes.bundles import history, plan_of
 from tests.host.hosting import ROOT, HostProcess, request, until, write_app
 from tests.integration.score_app import Models, running, settings
 from twin.services.azurite import azurite_service
@@ -270,7 +265,7 @@ def ground(directory: Path) -> Iterator[Ground]:
     bring_up(layers, records, lambda *_: None, timeout_s=60)
     try:
         models = Models(server.settings.storage_connection())
-        files = _trained()
+        files = trained()
         models.promote(files)
         booster = directory / "booster.json"
         booster.write_bytes(files[BOOSTER])
@@ -279,23 +274,6 @@ def ground(directory: Path) -> Iterator[Ground]:
     finally:
         take_down(layers, records, lambda *_: None)
         server.down()
-
-
-def _trained() -> dict[str, bytes]:
-    """A bundle of 100 trees of depth 4 over 25 features."""
-    transactions, labels = history()
-    trained = train(
-        CARD_V1,
-        transactions,
-        labels,
-        plan_of(transactions),
-        trainer=XgboostTrainer(),
-        load_graph=OnnxGraph,
-        name="bench",
-        version=1,
-        parameters=TrainingParameters(n_trees=100, depth=4, patience=100),
-    )
-    return trained.files
 
 
 @contextlib.contextmanager

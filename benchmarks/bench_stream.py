@@ -34,23 +34,21 @@ from azure.functions.eventhub import EventHubTriggerConverter
 from azure.storage.blob import BlobServiceClient
 
 from benchmarks.bench_decide import KEYS, POLICY, backend_cpu_s
+from benchmarks.bundle import trained
 from benchmarks.report import Report
 from shared.adapters.blob_bundles import BlobBundles
 from shared.adapters.eventhub_publisher import EventHubPublisher
-from shared.adapters.onnx_scorer import OnnxGraph, OnnxScorer
+from shared.adapters.onnx_scorer import OnnxScorer
 from shared.adapters.postgres import parse_postgres
 from shared.adapters.postgres_dead_letters import PostgresDeadLetters
 from shared.adapters.postgres_ledger_pipelined import PipelinedLedger
 from shared.adapters.postgres_outbox import PostgresOutbox
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.system_clock import SystemClock
-from shared.adapters.xgboost_trainer import XgboostTrainer
 from shared.domain.bundle import open_bundle
 from shared.domain.bundle_pointer import Role
 from shared.domain.event import StreamEvent, parse_object
-from shared.domain.feature_view import CARD_V1
 from shared.domain.instants import US_PER_SECOND, format_instant
-from shared.domain.training_model import TrainingParameters
 from shared.domain.transaction import ALLOWED_LATENESS_US, TRANSACTION_TYPE, Acceptance, parse_transaction
 from shared.entrypoints.eventhub_ingest import to_events
 from shared.entrypoints.timer_outbox import render
@@ -59,11 +57,9 @@ from shared.services.labelling import Labelling
 from shared.services.publishing import publish_decisions
 from shared.services.scoring import Scoring
 from shared.services.stages import StageTimes
-from shared.services.training import train
 from shared.services.training_publication import publish
 from tests.chaos.writer import OneScorer
 from tests.conftest import twin_settings
-from tests.fakes.bundles import history, plan_of
 from tests.fakes.probes import FakeProbeReceipts
 from tests.host.hosting import ROOT, HostProcess
 from twin.host.bindings import HubTrigger
@@ -327,29 +323,13 @@ def ground() -> Iterator[Ground]:
         layers, records = plan(settings, Mode()).layers[:1], Records(settings.root / "run")
         try:
             bring_up(layers, records, lambda *_: None, timeout_s=60)
-            files = _trained()
+            files = trained()
             with BlobServiceClient.from_connection_string(settings.storage_connection()) as service:
                 store = BlobBundles(service.get_container_client("models"))
                 publish(store, files, Role.CHAMPION, clock=SystemClock(), author="bench", reason="stream")
             yield Ground(settings, files)
         finally:
             take_down(layers, records, lambda *_: None)
-
-
-def _trained() -> dict[str, bytes]:
-    """A bundle of 100 trees of depth 4."""
-    transactions, labels = history()
-    return train(
-        CARD_V1,
-        transactions,
-        labels,
-        plan_of(transactions),
-        trainer=XgboostTrainer(),
-        load_graph=OnnxGraph,
-        name="bench",
-        version=1,
-        parameters=TrainingParameters(n_trees=100, depth=4, patience=100),
-    ).files
 
 
 # The measurements
