@@ -60,7 +60,7 @@ class ModelRules:
     Attributes:
         name: The model's name.
         view: Its feature view; None for the champion's, or for `card-v1` while there is no champion. A challenger of
-            another view than the champion's cannot score in shadow, so its trial would end without a decision.
+            another view than the champion's cannot score in shadow, so where there are trials a person promotes it.
         plan: How history is cut; its `as_of_us` and its `gap_us` are replaced by the time of each run and the view's.
         parameters: How trees are grown; of the search, the first trial.
         trials: Parameters that are tried, at most.
@@ -186,7 +186,8 @@ class TrainingRun:
         steps("reading")
         champion = stores.bundles.pointer(Role.CHAMPION).digest
         facing = None if champion is None else stores.bundles.get(champion)
-        view = rules.view or (CARD_V1 if facing is None else open_bundle(facing, champion).view)
+        theirs = None if facing is None else open_bundle(facing, champion).view
+        view = rules.view or theirs or CARD_V1
         stores.succession.check(view)
         plan = replace(rules.plan, as_of_us=now_us, gap_us=view.label_delay_us)
         # The champion may have another view, and the gate computes its features too.
@@ -228,7 +229,7 @@ class TrainingRun:
         kept = stores.succession.judged(write_verdict(verdict), run_id, self._clock.now_us())
         page = stores.pages.put(kept.digest, verdict_page(verdict))
         lease.check()
-        summary = self._hand_over(made, verdict, kept)
+        summary = self._hand_over(made, verdict, kept, in_shadow=theirs in (None, view))
         self._tell(verdict, kept, summary, page)
         self._record(made, kept, run_id, summary)
         steps.end()
@@ -239,8 +240,11 @@ class TrainingRun:
             summary, manifest.spans[TEST].end_us, _details(made, verdict, kept, n_rows, steps.seconds)
         )
 
-    def _hand_over(self, made: Trained, verdict: Verdict, kept: KeptVerdict) -> str:
-        """Let the verdict have its consequence; returns what came of it."""
+    def _hand_over(self, made: Trained, verdict: Verdict, kept: KeptVerdict, *, in_shadow: bool) -> str:
+        """Let the verdict have its consequence; returns what came of it.
+
+        `in_shadow` says whether it could score the champion's decisions in shadow.
+        """
         succession, model = self._stores.succession, verdict.model
         if not verdict.passed:
             return "refused: " + ", ".join(check.name for check in verdict.refusals)
@@ -249,6 +253,8 @@ class TrainingRun:
             if verdict.champion is None or not self._rules.trial_us:
                 succession.promote(made.digest, author=AUTHOR, reason=reason)
                 return f"promoted {model}"
+            if not in_shadow:
+                return f"passed, but {made.bundle.view.name} is not the champion's view: a person must promote {model}"
             if (tried := self._on_trial(verdict.champion)) is not None:
                 return f"passed, but {tried[:12]} is on trial"
             succession.appoint(Role.CHALLENGER, made.digest, author=AUTHOR, reason=reason, verdict_digest=kept.digest)

@@ -253,6 +253,19 @@ def test_the_view_is_the_champions_unless_one_is_named(world: World) -> None:
     assert trained(CARD_V1) == ("card-v1", "card-v1")
 
 
+@pytest.mark.usefixtures("easy_gate")
+def test_a_challenger_of_another_view_waits_for_a_person(world: World) -> None:
+    world.run(view=HANDBOOK_V1)
+    champion = world.bundles.pointer(Role.CHAMPION).digest
+    world.clock.time_us += US_PER_HOUR
+    summary = "passed, but card-v1 is not the champion's view: a person must promote drawn"
+    assert world.run(view=CARD_V1).summary.startswith(summary)
+    assert world.bundles.pointer(Role.CHALLENGER).digest is None, "it leaves room for one that can be tried"
+    assert world.bundles.pointer(Role.CHAMPION).digest == champion
+    world.clock.time_us += US_PER_HOUR
+    assert world.run(view=CARD_V1, trial_us=0).summary.startswith("promoted drawn"), "without trials nothing is missing"
+
+
 def test_without_a_champion_the_view_is_the_products_own(world: World) -> None:
     assert world.run(STRICT).details["view"] == "card-v1"
 
