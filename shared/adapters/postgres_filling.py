@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import groupby
 from operator import itemgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import psycopg
 
 from shared.adapters.postgres_archive_rows import LABELS, label_of
 from shared.adapters.postgres_errors import translated
@@ -54,6 +56,7 @@ _BOUNDS: Final = {"statement_timeout": "600s", "idle_in_transaction_session_time
 
 # The key is "tollfill" in ASCII.
 _ALONE: Final = "SELECT pg_try_advisory_lock(x'746f6c6c66696c6c'::bigint)"
+_NO_LONGER_ALONE: Final = "SELECT pg_advisory_unlock(x'746f6c6c66696c6c'::bigint)"
 
 _SNAPSHOT: Final = "SELECT pg_current_snapshot()::text"
 _STILL_OPEN: Final = """
@@ -159,7 +162,16 @@ class PostgresStateFilling:
                 (is_free,) = self._writing.connection.execute(_ALONE).fetchone() or (False,)
             if not is_free:
                 raise Conflict("view", "somebody else is filling entity state just now")
-            yield
+            try:
+                yield
+            finally:
+                self._no_longer_alone()
+
+    def _no_longer_alone(self) -> None:
+        """Let go of the lock now: of a connection that is closed the server does so at a moment of its own."""
+        if self._writing.is_open:
+            with suppress(psycopg.Error):
+                self._writing.connection.execute(_NO_LONGER_ALONE)
 
     def outlast_writers(self) -> None:
         """Wait for all transactions that are open now: who makes an entity has claimed an id before it asks."""

@@ -226,13 +226,16 @@ def bench(request: pytest.FixtureRequest, database: TwinSettings, database_templ
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
-def fill_slowly(dsn: str) -> None:
-    """The process that is killed: one entity at a time, with a pause after each."""
+def fill_until_killed(dsn: str) -> None:
+    """The process that is killed: one entity at a time, and no more than a few of them."""
+
+    def stand_still(at: KeptView, _total: int) -> None:
+        if at.entities == 2:
+            threading.Event().wait()
+
     where = PostgresConnection("DATABASE", dsn=dsn)
     with closing(PostgresSession(where, "victim")) as session, filling_of(where) as filling:
-        Backfilling(PostgresViewBook(session), filling, FakeClock(), group=1).run(
-            LONG, lambda _at, _total: time.sleep(0.3)
-        )
+        Backfilling(PostgresViewBook(session), filling, FakeClock(), group=1).run(LONG, stand_still)
 
 
 @pytest.mark.parametrize("bench", list(REAL), indirect=True)
@@ -247,7 +250,7 @@ def test_a_longer_view_is_refused_filled_while_others_decide_killed_gone_on_with
     assert isinstance(too_early[0], Refused)
 
     victim = multiprocessing.get_context("spawn").Process(
-        target=fill_slowly, args=(bench.database.role_dsn(Role.BACKFILL),)
+        target=fill_until_killed, args=(bench.database.role_dsn(Role.BACKFILL),)
     )
     victim.start()
     try:
@@ -259,6 +262,7 @@ def test_a_longer_view_is_refused_filled_while_others_decide_killed_gone_on_with
     finally:
         victim.kill()
         victim.join()
+    until(lambda: not connected(bench, "-filling"))  # the server notices in its own time, and lets go of its lock then
     assert kept[0].status is ViewStatus.FILLING
     assert "filling" in why_refused(LONG, bench.book.kept())
 
@@ -376,6 +380,16 @@ def test_writers_that_do_not_know_yet_are_waited_for(bench: Bench) -> None:
     bench.assert_as_if_kept_from_the_beginning()
 
 
+def connected(bench: Bench, session: str) -> bool:
+    """Whether the server still has a connection of the filler."""
+    with psycopg.connect(bench.server, autocommit=True) as connection:
+        found = connection.execute(
+            "SELECT 1 FROM pg_stat_activity WHERE datname = %s AND application_name LIKE %s",
+            [bench.database.name, f"%{session}"],
+        )
+        return found.fetchone() is not None
+
+
 def waits(bench: Bench, session: str) -> bool:
     """Whether a connection of the filler waits for a lock."""
     with psycopg.connect(bench.server, autocommit=True) as connection:
@@ -417,6 +431,7 @@ def raise_only(bench: Bench, view: FeatureView) -> None:
                 [bench.database.name, "%filling%"],
             )
         thread.join()
+        until(lambda: not connected(bench, "-filling"))  # only then is its lock free
     assert errors
 
 
@@ -589,11 +604,12 @@ def test_the_commands_list_and_fill(bench: Bench, monkeypatch: pytest.MonkeyPatc
 def test_a_transaction_that_stays_open_is_not_waited_for_for_ever(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.adapters.postgres_filling.WAIT_S", 0.3)
     with psycopg.connect(bench.database.dsn) as connection:
         connection.execute("SELECT pg_current_xact_id()")
-        with pytest.raises(Transient, match="still open"):
-            bench.backfill()
+        with monkeypatch.context() as impatient:
+            impatient.setattr("shared.adapters.postgres_filling.WAIT_S", 0.3)
+            with pytest.raises(Transient, match="still open"):
+                bench.backfill()
         (kept,) = bench.book.kept()
         assert kept.status is ViewStatus.DECLARED
         connection.rollback()
