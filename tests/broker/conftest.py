@@ -21,8 +21,9 @@ def start_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     brokers: list[BrokerProcess] = []
 
     def start(**overrides: object) -> BrokerProcess:
-        brokers.append(BrokerProcess(tmp_path_factory.mktemp("broker"), overrides))
-        return brokers[-1].start()
+        made = BrokerProcess(tmp_path_factory.mktemp("broker"), overrides)
+        brokers.append(made)
+        return made.start()  # not the last of the list: several threads start brokers
 
     yield start
     for running in brokers:

@@ -250,9 +250,16 @@ def test_latency_of_the_aio_client_when_idle(broker: BrokerProcess) -> None:
 
         task = asyncio.create_task(consumer.receive(on_event, partition_id="3", starting_position="-1"))
         with broker.producer() as producer:
-            for _ in range(40):
+
+            async def send() -> None:
                 event = EventData(str(time.time()))
                 await asyncio.to_thread(producer.send_event, event, partition_id="3")
+
+            await send()
+            await reached(lambda: arrived, "the first event, which waits for both to connect")
+            arrived.clear()
+            for _ in range(40):
+                await send()
                 await asyncio.sleep(0.02)
         await reached(lambda: len(arrived) == 40, "40 events")
         await stop_receiving(consumer, task)

@@ -100,7 +100,7 @@ def kill_of_the_broker_loses_no_acknowledged_event(start_broker: StartBroker, az
 
     def produce() -> None:
         number = 0
-        with broker.producer(retry_total=20, retry_backoff_factor=0.1, retry_backoff_max=1) as producer:
+        with broker.producer(retry_total=60, retry_backoff_factor=0.1, retry_backoff_max=1) as producer:
             while not stop.is_set():
                 names = [f"{number}-{part}" for part in range(10)]
                 producer.send_batch([EventData(name) for name in names], partition_id=str(number % PARTITIONS))
@@ -108,7 +108,7 @@ def kill_of_the_broker_loses_no_acknowledged_event(start_broker: StartBroker, az
                 number += 1
 
     async def run() -> list[tuple[str, Any]]:
-        async with receiving(broker.consumer(retry_total=20, retry_backoff_max=1)) as received:
+        async with receiving(broker.consumer(retry_total=60, retry_backoff_max=1)) as received:
             thread = threading.Thread(target=produce)
             thread.start()
             try:

