@@ -19,6 +19,21 @@ from shared.services.batching import Answered, Batching, BatchLimits
 from shared.services.scoring import Refused, Verdict
 from shared.services.stages import StageTimes
 
+DEADLINE_S = 60.0
+"""So long that only `pass_time` lets it pass, however busy the machine is."""
+
+
+def patient(**bounds: int) -> BatchLimits:
+    """Limits of which the deadline is none."""
+    return BatchLimits(deadline_s=DEADLINE_S, **bounds)
+
+
+def pass_time(seconds: float) -> None:
+    """Put the clock of the running loop forward: timers that are due by then go off now."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    loop.time = lambda: time() + seconds  # type: ignore[method-assign]  # a loop has no other way to be told
+
 
 def transaction(name: str) -> Transaction:
     return Transaction(TransactionId(name), CustomerId("c"), TerminalId("m"), 100, "EUR", 0)
@@ -50,7 +65,7 @@ def batching(
     recorder: Recorder | Callable[[StageTimes], Recorder], limits: BatchLimits | None = None
 ) -> Iterator[Batching]:
     make = recorder if callable(recorder) else lambda _: recorder
-    made = Batching(make, limits or BatchLimits())
+    made = Batching(make, limits or patient())
     try:
         yield made
     finally:
@@ -69,7 +84,7 @@ def errors(answered: Answered) -> list[Exception]:
 
 
 async def began(recorder: Recorder) -> None:
-    assert await asyncio.to_thread(recorder.entered.wait, 10)
+    assert await asyncio.to_thread(recorder.entered.wait, 60)
 
 
 @settings(max_examples=60, deadline=None)
@@ -96,7 +111,7 @@ def test_every_request_gets_its_own_answer(
         ended = await asyncio.gather(*tasks.values(), return_exceptions=True)
         return {place: end for place, end in zip(tasks, ended, strict=True) if isinstance(end, Answered)}
 
-    with batching(recorder, BatchLimits(unit=unit)) as queue:
+    with batching(recorder, patient(unit=unit)) as queue:
         answers = asyncio.run(run(queue))
         assert queue.waiting == 0
     assert set(answers) >= set(range(len(requests))) - cancelled
@@ -142,7 +157,7 @@ def test_bulk_neither_delays_single_ones_nor_starves() -> None:
         recorder.gate.set()
         await asyncio.gather(first, bulk, *singles)
 
-    with batching(recorder, BatchLimits(unit=8)) as queue:
+    with batching(recorder, patient(unit=8)) as queue:
         asyncio.run(run(queue))
     assert recorder.units[1] == [*(f"single-{place}" for place in range(6)), "bulk-0", "bulk-1"]
     assert recorder.units[2] == [*(f"single-{place}" for place in range(6, 10)), *(f"bulk-{n}" for n in range(2, 6))]
@@ -164,7 +179,7 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
         await asyncio.gather(*tasks)
         assert names(await queue.decide([transaction("d")])) == ["d"]
 
-    with batching(recorder, BatchLimits(waiting=2)) as queue:
+    with batching(recorder, patient(waiting=2)) as queue:
         asyncio.run(run(queue))
     assert recorder.units == [["a"], ["b", "c"], ["d"]]
 
@@ -190,30 +205,42 @@ def test_the_deadline_is_kept_and_what_was_under_way_goes_on() -> None:
         slow = asyncio.create_task(queue.decide([transaction("a")]))
         await began(recorder)
         waiting = asyncio.create_task(queue.decide([transaction("b")]))
+        await asyncio.sleep(0)
+        pass_time(DEADLINE_S - 1)
+        await asyncio.sleep(0)
+        assert (queue.in_flight, queue.waiting, slow.done(), waiting.done()) == (1, 1, False, False)
+        pass_time(2)
         for answered in await asyncio.gather(slow, waiting):
             assert isinstance(errors(answered)[0], Transient)
         assert queue.waiting == 0
         assert recorder.gate is not None
         recorder.gate.set()  # only now: all were answered while the first was still under way
-        assert names(await queue.decide([transaction("c")])) == ["c"]
+        assert isinstance(errors(await queue.decide([transaction("c")]))[0], Conflict)
 
-    with batching(recorder, BatchLimits(deadline_s=0.1)) as queue:
+    with batching(recorder) as queue:
         asyncio.run(run(queue))
     assert recorder.units == [["a"], ["c"]]
 
 
 def test_a_deadline_leaves_what_is_decided_already() -> None:
-    gate = threading.Event()
+    gate, reached = threading.Event(), threading.Event()
     recorder = Recorder()
 
     class Second(Recorder):
         def decide(self, transactions: Sequence[Transaction]) -> list[Verdict]:
             if recorder.units:
+                reached.set()
                 assert gate.wait(60)
             return recorder.decide(transactions)
 
-    with batching(lambda _: Second(), BatchLimits(unit=2, deadline_s=1)) as queue:
-        answered = asyncio.run(queue.decide([transaction(name) for name in "abc"]))
+    async def run(queue: Batching) -> Answered:
+        request = asyncio.create_task(queue.decide([transaction(name) for name in "abc"]))
+        assert await asyncio.to_thread(reached.wait, 60)
+        pass_time(DEADLINE_S + 1)
+        return await request
+
+    with batching(lambda _: Second(), patient(unit=2)) as queue:
+        answered = asyncio.run(run(queue))
         gate.set()
     assert [type(error) for error in errors(answered)] == [Conflict, Conflict, Transient]
 
@@ -288,20 +315,23 @@ def test_a_decider_that_cannot_be_made_yet_is_made_later() -> None:
 
 def test_nothing_starts_before_the_first_request_and_nothing_after_the_stop() -> None:
     recorder = Recorder(gate=threading.Event())
-    before = threading.active_count()
-    queue = Batching(lambda _: recorder, BatchLimits())
-    assert threading.active_count() == before
+    before = set(threading.enumerate())
+    queue = Batching(lambda _: recorder, patient())
+    assert set(threading.enumerate()) <= before
 
     async def run() -> None:
         first = asyncio.create_task(queue.decide([transaction("a")]))
         await began(recorder)
         waiting = asyncio.create_task(queue.decide([transaction("b")]))
         await asyncio.sleep(0)
+        stopping = asyncio.create_task(asyncio.to_thread(queue.stop))
+        (refused,) = errors(await waiting)
+        assert isinstance(refused, Transient)
+        assert "is stopping" in str(refused)
         assert recorder.gate is not None
-        threading.Timer(0.05, recorder.gate.set).start()
-        await asyncio.to_thread(queue.stop)
+        recorder.gate.set()  # only now: while it stops, something is still in flight
+        await stopping
         assert isinstance(errors(await first)[0], Conflict)  # what was in flight is finished
-        assert isinstance(errors(await waiting)[0], Transient)
         with pytest.raises(Transient):
             await queue.decide([transaction("c")])
 
@@ -331,10 +361,10 @@ def test_stages_and_units_are_told() -> None:
         marked.append(stages)
         return Staged()
 
-    queue = Batching(make, BatchLimits(unit=2), observe=lambda count, stages: told.append((count, list(stages))))
+    queue = Batching(make, patient(unit=2), observe=lambda count, stages: told.append((count, list(stages))))
     answered = asyncio.run(queue.decide([transaction(name) for name in "abc"]))
     queue.stop()
     assert list(answered.stages) == ["queue", "claim", "write"]
     assert all(seconds >= 0 for seconds in answered.stages.values())
     assert told == [(2, ["claim", "write"]), (1, ["claim", "write"])]
-    assert asyncio.run(Batching(make, BatchLimits()).decide([])) == Answered([], {})
+    assert asyncio.run(Batching(make, patient()).decide([])) == Answered([], {})
