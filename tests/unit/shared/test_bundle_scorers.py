@@ -250,7 +250,7 @@ def test_a_swap_under_load_fails_no_request(store: Store) -> None:
     for number in range(6):
         digest = digests[number % 2]
         give(store, digest, Role.CHAMPION, clock=FakeClock(), author="a", reason="swap")
-        wait_for(lambda digest=digest: digest_of(scorers) == digest)  # type: ignore[misc]
+        wait_for(lambda digest=digest: digest_of(scorers) == digest and digest in seen)  # type: ignore[misc]
     stopping.set()
     for thread in threads:
         thread.join()

@@ -108,7 +108,7 @@ def app() -> Iterator[App]:
     def make(stages: StageTimes) -> Scoring:
         return Scoring(ledger, scorers, policy=Policy(0.3, 0.8), keys=KEYS, clock=clock, stages=stages)
 
-    batching = Batching(make, BatchLimits(deadline_s=2.0))
+    batching = Batching(make, BatchLimits(deadline_s=60.0))
     front = Front(Meters(MemoryCells()), Cors(frozenset({"https://console.example"})))
     routes = ScoreRoutes(batching, front, clock, "EUR", BodyLimits(body_bytes=4096, transactions=10))
     yield App(ledger, scorers, clock, batching, front, routes)

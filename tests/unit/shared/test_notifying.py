@@ -28,8 +28,10 @@ class FakeChannel:
     faults: list[Exception | None] = field(default_factory=lambda: [None])
     taken: list[Notice] = field(default_factory=list)
     hold: Event | None = None
+    reached: Event = field(default_factory=Event)
 
     def send(self, notice: Notice) -> None:
+        self.reached.set()
         if self.hold is not None:
             assert self.hold.wait(60)
         fault = self.faults.pop(0) if len(self.faults) > 1 else self.faults[0]
@@ -130,10 +132,16 @@ def test_a_fault_of_ours_is_noted_with_its_traceback_and_ends_nothing(caplog: py
 
 def test_a_channel_that_hangs_delays_no_other_and_keeps_its_lease() -> None:
     held = Event()
-    mail, slack = FakeChannel(hold=held), FakeChannel("slack")
+    mail = FakeChannel(hold=held)
+    slack = FakeChannel("slack", hold=mail.reached)
     store, clock = FakeNotices(), FakeClock()
     store.put(notice("a"))
-    notifying = Notifying(store, (mail, slack), clock, lambda: 0.0, round_s=1.5, grace_s=0.5)
+
+    def monotonic_s() -> float:
+        """The round and its grace are over once the other channel is done, and not before."""
+        return 99.0 if statuses(store, "slack") == [NoticeStatus.SENT] else 0.0
+
+    notifying = Notifying(store, (mail, slack), clock, lambda: 0.0, round_s=60.0, grace_s=0.5, monotonic_s=monotonic_s)
     done = notifying.send_waiting()
     assert (slack.keys, mail.keys) == (["a"], []), "it came back while one still hung"
     assert (done["mail"].sent, done["slack"].sent) == (0, 1)

@@ -91,13 +91,14 @@ def test_a_store_that_fails_for_a_while_loses_no_lease_before_its_end() -> None:
 
 
 def test_a_thread_renews_it_meanwhile() -> None:
-    leases, clock = FakeLeases(), FakeClock()
-    lease = held(leases, "training", "a", clock, 4 * SECOND)  # renewed each second
+    leases, ticks = FakeLeases(), Ticks()
+    # Renewed each second; by a clock that stands still it cannot end meanwhile, however late the thread is.
+    lease = held(leases, "training", "a", ticks.clock, 4 * SECOND, monotonic_s=ticks)
     assert lease is not None
     with lease:
         until_s = time.monotonic() + 60
-        clock.time_us += 1
-        while leases.holder("training", clock.time_us + 4 * SECOND - 1) != "a":
+        ticks.clock.time_us += 1
+        while leases.holder("training", ticks.clock.time_us + 4 * SECOND - 1) != "a":
             assert time.monotonic() < until_s, "it was never renewed"
             time.sleep(0.01)
         lease.check()
