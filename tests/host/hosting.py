@@ -140,7 +140,8 @@ class HostProcess:
         return answer.json() if answer.status == 200 else {}
 
     def workers(self) -> list[int]:
-        return list(self.status()["workers"])
+        """Process ids of the workers; asked again if the one that took the question left with it."""
+        return list(until(self.status, "a status")["workers"])
 
     def get(self, path: str, **headers: str) -> Answer:
         return request(self.port, "GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})

@@ -304,5 +304,5 @@ def test_killed_worker_drops_only_its_own_requests(host: HostProcess, begun: Pat
             assert host.get("/api/text").status == 200
     outcomes = Counter("lost" if call.exception() else "served" for call in calls)
     assert outcomes["served"] > 0
-    until(lambda: victim not in host.workers() and host.status()["state"] == "Running", "replaced")
+    until(lambda: victim not in host.workers() and host.status().get("state") == "Running", "replaced")
     assert f"(pid {victim}) died: killed by SIGKILL" in host.log()

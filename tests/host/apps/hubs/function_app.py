@@ -33,6 +33,17 @@ def record(name: str, events: Sequence[func.EventHubEvent], **more: object) -> N
         file.write(line + "\n")
 
 
+def allowed() -> bool:
+    """Whether the test lets go of what it holds back."""
+    return Path(os.environ["RECORD"] + ".pass").exists()
+
+
+def wait_allowed() -> None:
+    """Stay until the test lets go."""
+    while not allowed():
+        time.sleep(0.02)
+
+
 def partition_of(event: func.EventHubEvent) -> str:
     metadata: Any = event.metadata
     return str(metadata["PartitionContext"]["PartitionId"])
@@ -63,12 +74,16 @@ if SCENARIO == "one":
         record("single", [event], partition=partition_of(event), key=event.partition_key)
 
 
-if SCENARIO == "slow":  # also crash, drain and balance: a batch takes as long as PAUSE says
+if (
+    SCENARIO == "slow"
+):  # also crash, drain and balance: a batch takes as long as PAUSE says, that with HOLD until let go
 
     @app.event_hub_message_trigger("events", event_hub_name="%HUB%", connection="EH", cardinality=MANY)
     def slow(events: List[func.EventHubEvent]) -> None:
         record("begin", events, partition=partition_of(events[0]))
         time.sleep(float(os.environ["PAUSE"]))
+        if os.environ.get("HOLD") in [event.get_body().decode() for event in events]:
+            wait_allowed()
         record("end", events, partition=partition_of(events[0]))
 
 
@@ -82,6 +97,8 @@ if SCENARIO == "retry":
         problem = cause.message if cause else None
         record("try", events, count=retry.retry_count, maximum=retry.max_retry_count, problem=problem)
         if "poison" in events[0].get_body().decode():
+            if retry.retry_count == retry.max_retry_count:
+                wait_allowed()
             raise ValueError("poison")
 
 
@@ -93,7 +110,7 @@ if SCENARIO == "forever":
     )
     def stubborn(events: List[func.EventHubEvent], context: func.Context) -> None:
         record("try", events, count=context.retry_context.retry_count)
-        if not Path(os.environ["RECORD"] + ".pass").exists():
+        if not allowed():
             raise ValueError("not yet")
 
 
