@@ -34,7 +34,7 @@ def at_start(timer: func.TimerRequest) -> None:
     record("at_start", timer)
 
 
-@app.timer_trigger(schedule="0 0 */1 * * *", arg_name="timer")
+@app.timer_trigger(schedule="%HOURLY%", arg_name="timer")
 async def hourly(timer: func.TimerRequest) -> None:
     record("hourly", timer)
 
