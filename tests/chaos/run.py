@@ -187,7 +187,7 @@ def _break(server: Server, database: str, rng: random.Random, outcome: Outcome) 
 def _lock(dsn: str, outcome: Outcome) -> None:
     """Hold what every writer needs for a while."""
     with psycopg.connect(dsn) as connection:
-        connection.execute("SET search_path = tollgate; SET lock_timeout = '5s'")
+        connection.execute("SET search_path = tollgate; SET lock_timeout = '60s'")  # slow writers come first
         connection.execute("SELECT FROM merchant_features WHERE terminal_id = 'hot' FOR UPDATE")
         time.sleep(LOCK_S)
     outcome.faults["long locks"] += 1

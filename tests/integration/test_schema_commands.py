@@ -23,6 +23,7 @@ def test_a_database_is_taken_down_and_brought_up_again(migrated_database: Migrat
     assert run("current", *where) == REVISION
     assert run("upgrade", *where) == "nothing to apply"
     assert run("grants", *where) == "nothing to change"
+    run("partitions", *where)  # another week may have begun since the template was made
     assert run("partitions", *where) == "made 0 partitions"
     assert run("downgrade", "base", *where, "--yes") == f"took back {REVISION}, 0001"
     assert "run `tollgate db upgrade`" in run("current", *where, code=1)

@@ -215,9 +215,7 @@ def _play(twin: Twin, outage: Outage, sender: Sender, prefix: str, away_s: float
     before = sender.sent
     began = time.monotonic()
     if outage.hangs:
-        stopped = _tree(twin.pid(outage.victim))
-        for process in stopped:
-            process.suspend()
+        stopped = [process for process in _tree(twin.pid(outage.victim)) if _suspended(process)]
         time.sleep(away_s)
         for process in stopped:
             process.resume()
@@ -243,6 +241,15 @@ def _tree(pid: int) -> list[psutil.Process]:
     """A process and what it started, itself first, so that it starts nothing more."""
     top = psutil.Process(pid)
     return [top, *top.children(recursive=True)]
+
+
+def _suspended(process: psutil.Process) -> bool:
+    """Stop a process; False if it has ended meanwhile, as a server's child does whose client leaves."""
+    try:
+        process.suspend()
+    except psutil.NoSuchProcess:
+        return False
+    return True
 
 
 def _answers(twin: Twin) -> bool:
