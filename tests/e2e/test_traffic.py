@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +17,7 @@ from shared.domain.bundle_pointer import Role
 from shared.services.training_publication import publish
 from tests.e2e.conftest import Twin
 from tests.fakes.bundles import golden_files
-from twin.services.journey import get
-from twin.services.settings import HOST
+from tests.integration.score_app import serves
 
 pytestmark = pytest.mark.slow
 
@@ -31,11 +29,9 @@ def deciding(make_twin: Callable[[], Twin]) -> Twin:
     twin.run("up")
     with BlobServiceClient.from_connection_string(twin.settings.storage_connection()) as service:
         store = BlobBundles(service.get_container_client("models"))
-        publish(store, golden_files(), Role.CHAMPION, clock=SystemClock(), author="tests", reason="e2e")
-    deadline = time.monotonic() + 60
-    while get(f"http://{HOST}:{twin.settings.score}/api/health/ready")[0] != 200:
-        assert time.monotonic() < deadline, twin.logs()
-        time.sleep(0.2)
+        champion = publish(store, golden_files(), Role.CHAMPION, clock=SystemClock(), author="tests", reason="e2e")
+    assert champion.digest is not None
+    serves(twin.settings.score, 2, champion.digest)
     return twin
 
 
