@@ -167,6 +167,17 @@ def labels_of(database: MigratedDatabase) -> dict[str, int]:
         return {str(name): int(count) for name, count in rows}
 
 
+def ended(database: MigratedDatabase, application: str) -> None:
+    """Wait until the server has done with the sessions of a process that is gone: it may still commit what it had."""
+    stop_s = time.monotonic() + 60
+    with psycopg.connect(database.dsn, autocommit=True) as connection:
+        while connection.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s", [application]
+        ).fetchall():
+            assert time.monotonic() < stop_s, "its sessions last"
+            time.sleep(0.005)
+
+
 @pytest.mark.parametrize("bench", ["postgres"], indirect=True)
 def test_two_at_once_record_each_label_once(bench: Bench, migrated_database: MigratedDatabase) -> None:
     bench.decide(payments(60))
@@ -196,6 +207,7 @@ def test_a_run_that_is_killed_leaves_whole_labels_and_the_next_one_the_rest(
         while not labels_of(migrated_database) and time.monotonic() < stop_s:
             time.sleep(0.005)
         process.kill()
+    ended(migrated_database, "killed")
     between = labels_of(migrated_database)
     assert 0 < len(between) < len(items)
     with psycopg.connect(migrated_database.dsn) as connection:
