@@ -53,6 +53,10 @@ class Relay:
                     continue
                 server = socket.create_connection(("127.0.0.1", self._target_port))
                 with self._lock:
+                    if self._is_cut:  # since, and whoever cut it did not find these two
+                        _reset(client)
+                        server.close()
+                        continue
                     self._open |= {client, server}
                 for source, sink in ((client, server), (server, client)):
                     source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

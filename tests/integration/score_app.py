@@ -23,6 +23,9 @@ from tests.host.hosting import ROOT, Answer, HostProcess, request, until
 
 PROCESSES = "FUNCTIONS_WORKER_PROCESS_COUNT"
 JSON = {"content_type": "application/json"}
+PATIENT = {"SCORE_DEADLINE_MS": "50000"}
+"""For tests in which no decision may be refused and the deadline is not what is tested: on a machine that is busy a
+worker's first decision, for which it loads the runtime and the model, may take longer than the usual deadline."""
 
 
 class Models:

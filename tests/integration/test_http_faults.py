@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import MigratedDatabase, free_ports
 from tests.host.hosting import until
 from tests.integration.relay import Relay, relay
-from tests.integration.score_app import Models, ScoreApp, fields, login, running, settings
+from tests.integration.score_app import PATIENT, Models, ScoreApp, fields, login, running, settings
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def comes_alive(app: ScoreApp) -> None:
 def test_without_a_champion_it_says_so_and_comes_alive_without_a_restart(
     storage: str, migrated_database: MigratedDatabase, models: Models, tmp_path: Path
 ) -> None:
-    with running(tmp_path / "app", settings(storage, login(migrated_database), models.name)) as app:
+    with running(tmp_path / "app", settings(storage, login(migrated_database), models.name, **PATIENT)) as app:
         answer = app.ready()
         assert answer.status == 503
         assert answer.json()["detail"] == "not ready: champion"
@@ -168,8 +168,8 @@ def test_the_app_starts_before_its_database(
 def test_reload_takes_a_champion_up_at_once_and_keys_are_kept(
     storage: str, migrated_database: MigratedDatabase, models: Models, tmp_path: Path
 ) -> None:
-    app_settings = settings(storage, login(migrated_database), models.name, FUNCTIONS_WORKER_PROCESS_COUNT="1")
-    app_settings["CHAMPION_POLL_S"] = "3600"
+    changes = {**PATIENT, "FUNCTIONS_WORKER_PROCESS_COUNT": "1", "CHAMPION_POLL_S": "3600"}
+    app_settings = settings(storage, login(migrated_database), models.name, **changes)
     options = {"enforce_keys": True, "keys_file": str(tmp_path / "keys.json")}
     with running(tmp_path / "app", app_settings, **options) as app:
         keys = app.host.admin
@@ -206,8 +206,8 @@ def test_a_swap_under_load_fails_no_request(
             answer = app.score(fields(customer_id=f"card-{number}"))
             answers.append((answer.status, answer.json().get("model", {}).get("digest", "")))
 
-    with running(tmp_path / "app", settings(storage, login(migrated_database), models.name)) as app:
-        comes_alive(app)
+    with running(tmp_path / "app", settings(storage, login(migrated_database), models.name, **PATIENT)) as app:
+        app.serves(first)
         threads = [threading.Thread(target=load, args=(number,)) for number in range(6)]
         for thread in threads:
             thread.start()

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from shared.entrypoints.openapi import document
 from tests.conftest import MigratedDatabase
-from tests.integration.score_app import Models, ScoreApp, fields, login, running, settings
+from tests.integration.score_app import PATIENT, Models, ScoreApp, fields, login, running, settings
 
 CHECKS = [
     not_a_server_error,
@@ -41,7 +41,8 @@ def app(
 ) -> Iterator[ScoreApp]:
     models = Models(storage)
     champion = models.promote()
-    with running(tmp_path_factory.mktemp("score"), settings(storage, login(migrated_database), models.name)) as made:
+    app_settings = settings(storage, login(migrated_database), models.name, **PATIENT)
+    with running(tmp_path_factory.mktemp("score"), app_settings) as made:
         made.serves(champion)
         made.score(fields("t-0001"))
         yield made

@@ -13,7 +13,7 @@ import pytest
 from shared.services.metering import LAYOUT, PREDICTIONS, place_of
 from tests.conftest import MigratedDatabase
 from tests.host.hosting import until
-from tests.integration.score_app import Models, ScoreApp, fields, login, running, settings
+from tests.integration.score_app import PATIENT, Models, ScoreApp, fields, login, running, settings
 
 SCORED = 7
 
@@ -47,7 +47,7 @@ def test_a_worker_that_is_killed_loses_no_count(
     storage: str, migrated_database: MigratedDatabase, models: Models, tmp_path: Path
 ) -> None:
     before = counted(migrated_database)
-    app_settings = settings(storage, login(migrated_database), models.name, METERS_FLUSH_S="600")
+    app_settings = settings(storage, login(migrated_database), models.name, METERS_FLUSH_S="600", **PATIENT)
     with running(tmp_path / "app", app_settings) as app:
         score(app)
         last, killed = fields(), set(app.host.workers())
@@ -64,7 +64,7 @@ def test_an_orderly_end_loses_no_count(
     storage: str, migrated_database: MigratedDatabase, models: Models, tmp_path: Path
 ) -> None:
     before = counted(migrated_database)
-    app_settings = settings(storage, login(migrated_database), models.name, METERS_FLUSH_S="600")
+    app_settings = settings(storage, login(migrated_database), models.name, METERS_FLUSH_S="600", **PATIENT)
     with running(tmp_path / "app", app_settings) as app:
         score(app)
         assert counted(migrated_database) == before, "nothing was due to be written"
