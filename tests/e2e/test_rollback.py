@@ -11,6 +11,8 @@ from its package is checked whenever one is built.
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
+import psutil
 import psycopg
 import pytest
 from azure.eventhub import EventData, EventHubProducerClient
@@ -40,6 +43,7 @@ from shared.domain.transaction import TRANSACTION_TYPE
 from shared.services.training_publication import publish
 from tests.e2e.conftest import ROOT, Twin
 from tests.fakes.bundles import golden_files
+from tests.host.hosting import request
 from twin.packaging import build, unpack
 from twin.services.apps import Code
 from twin.services.journey import get
@@ -47,7 +51,7 @@ from twin.services.modes import Mode
 from twin.services.orchestra import bring_up, take_down
 from twin.services.plan import Layers, plan
 from twin.services.processes import Records
-from twin.services.settings import APPS, TwinSettings
+from twin.services.settings import APPS, HOST, TwinSettings
 
 # Four packages and three starts of four apps: above the usual limit on a machine that does other things.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
@@ -59,9 +63,6 @@ N_DECISIONS: Final = 12
 N_EVENTS: Final = 20
 N_MOST_MEANWHILE: Final = 2_000
 """More decisions than one process asks for while a migration runs; a bound, not a load."""
-
-N_AT_ONCE: Final = 8
-"""Requests that ask for readiness together: enough that each of two workers gets some."""
 
 MIGRATION: Final = f'''"""Revision {NEXT_REVISION}: a column that the next release may fill."""
 
@@ -271,19 +272,29 @@ def run_release(twin: Twin, release: Release) -> None:
 
 
 def wait_ready(twin: Twin) -> None:
-    """Wait until several requests at once are all told that every app is ready: one alone asks one worker of two."""
-    with ThreadPoolExecutor(max_workers=N_AT_ONCE) as pool:
-        for app in APPS:
-            asked = [app] * N_AT_ONCE
-            until(
-                lambda asked=asked: all(pool.map(lambda one: is_ready(twin, one), asked)),  # type: ignore[misc]  # a default binds the loop's value
-                f"{app} being ready",
-                twin,
-            )
+    """Wait until every worker process of every app has said that it is ready; asked often, one may answer it all."""
+    for app in APPS:
+        ready: set[int] = set()
+
+        def everywhere(app: str = app, ready: set[int] = ready) -> bool:
+            workers = set(request(twin.settings.port_of(app), "GET", "/admin/host/status").json()["workers"])
+            ready.update(ready_worker(twin, app, workers))
+            return bool(workers) and workers <= ready
+
+        until(everywhere, f"{app} being ready", twin)
 
 
-def is_ready(twin: Twin, app: str) -> bool:
-    return get(url(twin, "health/ready", app))[0] == 200
+def ready_worker(twin: Twin, app: str, workers: set[int]) -> set[int]:
+    """Which worker process answered that it is ready: the other end of the connection tells; none if not ready."""
+    connection = http.client.HTTPConnection(HOST, twin.settings.port_of(app), timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", "/api/health/ready")
+        answer = connection.getresponse()
+        answer.read()
+        if answer.status != 200:
+            return set()
+        here = connection.sock.getsockname()
+        return {pid for pid in workers if any(end.raddr == here for end in psutil.Process(pid).net_connections("tcp"))}
 
 
 def release_shown(twin: Twin) -> set[str | None]:
