@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from tests.host.conftest import StartHost
-from tests.host.hosting import HostProcess, kill, request, until
+from tests.host.hosting import Answer, HostProcess, kill, request, until
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to which each call of `sleep` adds a letter when it begins."""
+    """A file to which each call of `sleep` adds its worker's process id when it begins."""
     return tmp_path_factory.mktemp("http") / "begun"
 
 
@@ -206,9 +206,15 @@ def test_sync_functions_run_in_the_pool(host: HostProcess) -> None:
 
 
 def test_connections_reach_both_workers(host: HostProcess) -> None:
+    seen: set[int] = set()
+
+    def both() -> bool:  # again, should one of them get no processor meanwhile
+        seen.update(pool.map(lambda _: host.get("/api/sleep/50").json(), range(60)))
+        return len(seen) == 2
+
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        seen = Counter(pool.map(lambda _: host.get("/api/sleep/50").json(), range(60)))
-    assert set(seen) == set(host.workers())
+        until(both, "answers of both workers")
+    assert seen == set(host.workers())
 
 
 def test_a_blocked_worker_is_passed_over(host: HostProcess, begun: Path) -> None:
@@ -296,9 +302,23 @@ def test_function_over_its_timeout_is_500_and_costs_the_worker(host: HostProcess
 def test_killed_worker_drops_only_its_own_requests(host: HostProcess, begun: Path) -> None:
     victim = host.workers()[0]
     begun.unlink(missing_ok=True)
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        calls = [pool.submit(request, host.port, "GET", "/api/sleep/2000") for _ in range(16)]
-        until(lambda: begun.exists() and len(begun.read_text()) == 16, "all calls in flight", pause_s=0.01)
+    calls: list[concurrent.futures.Future[Answer]] = []
+
+    def call() -> None:
+        calls.append(pool.submit(request, host.port, "GET", "/api/sleep/2000"))
+
+    def all_begun_in_both() -> bool:
+        where = begun.read_text().splitlines() if begun.exists() else []
+        if len(where) < len(calls):
+            return False
+        if len(set(where)) < 2:  # one of them got no processor while the other took them all
+            call()
+        return len(set(where)) == 2
+
+    with concurrent.futures.ThreadPoolExecutor(64) as pool:
+        for _ in range(16):
+            call()
+        until(all_begun_in_both, "calls in flight in both workers", pause_s=0.01)
         kill(victim)
         for _ in range(20):
             assert host.get("/api/text").status == 200
