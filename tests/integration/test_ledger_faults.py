@@ -78,7 +78,7 @@ def decided(store: PostgresStore) -> int:
 
 def kill(store: PostgresStore, pid: int) -> None:
     """End a backend and wait until it is gone."""
-    store.admin.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+    assert store.admin.execute("SELECT pg_terminate_backend(%s, 60000)", [pid]).fetchone() == (True,)
 
 
 def pid_of(ledger: object) -> int:
