@@ -101,12 +101,13 @@ def set_environment(monkeypatch: pytest.MonkeyPatch, running: RunningEndpoint) -
 
 def test_azure_identity_gets_and_caches_a_token(endpoint: RunningEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     set_environment(monkeypatch, endpoint)
+    before = endpoint.token(STORAGE)
     with ManagedIdentityCredential(client_id=SCORE_ID) as credential:
         first = credential.get_token(f"{STORAGE}/.default")
         asked = endpoint.log.read_text().count("token for score")
         assert credential.get_token(f"{STORAGE}/.default").token == first.token
         assert endpoint.log.read_text().count("token for score") == asked
-    assert first.token == endpoint.token(STORAGE)
+    assert first.token in {before, endpoint.token(STORAGE)}  # another one once a day
 
 
 def test_azure_identity_aio_gets_the_same_token(endpoint: RunningEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +119,8 @@ def test_azure_identity_aio_gets_the_same_token(endpoint: RunningEndpoint, monke
             assert (await credential.get_token(f"{STORAGE}/.default")).token == first.token
             return str(first.token)
 
-    assert asyncio.run(ask()) == endpoint.token(STORAGE)
+    before = endpoint.token(STORAGE)
+    assert asyncio.run(ask()) in {before, endpoint.token(STORAGE)}
 
 
 def test_azure_identity_reports_an_unknown_identity_at_once(
@@ -139,7 +141,7 @@ def test_azure_identity_takes_the_next_token_when_one_is_near_its_end(
         set_environment(monkeypatch, running)
         with ManagedIdentityCredential(client_id=SCORE_ID) as credential:
             first = credential.get_token(f"{STORAGE}/.default").token
-            servers.wait_until("another token", 10, lambda: credential.get_token(f"{STORAGE}/.default").token != first)
+            servers.wait_until("another token", 60, lambda: credential.get_token(f"{STORAGE}/.default").token != first)
 
 
 def test_a_restart_changes_no_token(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_it_stops_on_request_with_exit_code_0(tmp_path: Path, number: signal.Sig
     with servers.process(command, log, cwd=ROOT) as child:
         servers.wait_until("it listens", 30, lambda: "listening" in log.read_text())
         child.send_signal(number)
-        assert child.wait(10) == 0
+        assert child.wait(60) == 0
     assert "Traceback" not in log.read_text()
 
 
