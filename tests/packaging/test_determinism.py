@@ -24,6 +24,7 @@ build("ingest", Path(sys.argv[1]), root=Path(sys.argv[2]), cache_dir=Path(sys.ar
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_another_folder_umask_locale_zone_and_cache(package: Package, sources: Path, tmp_path: Path) -> None:
     copy = tmp_path / "a folder with spaces"
     subprocess.run(["cp", "-r", str(sources), str(copy)], check=True)
@@ -32,7 +33,7 @@ def test_another_folder_umask_locale_zone_and_cache(package: Package, sources: P
     subprocess.run(
         [sys.executable, "-c", BUILD, *arguments],
         check=True,
-        timeout=120,
+        timeout=500,
         cwd=tmp_path,
         env={**os.environ, **environment},
     )

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import free_ports
 from tests.packaging.conftest import copy_sources
 from twin.packaging import build, unpack
@@ -56,6 +58,7 @@ def answer(process: subprocess.Popen[bytes], url: str) -> tuple[int, bytes]:
             time.sleep(0.1)
 
 
+@pytest.mark.timeout(600)  # it installs, compiles and compresses all that the app needs
 def test_score_answers_from_its_package(cache_dir: Path, tmp_path: Path) -> None:
     root = copy_sources("score", tmp_path / "sources")
     package = build("score", tmp_path / "out", root=root, cache_dir=cache_dir)
