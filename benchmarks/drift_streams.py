@@ -182,7 +182,7 @@ class Watch:
         hour = (end_us // US_PER_HOUR - 1) % HOURS_PER_DAY
         kept = np.array(self._past.get((name, length, hour), ()), dtype=np.float64).reshape(-1, 3)
         kept = kept[(kept[:, 0] >= end_us - MEMORY_US) & (kept[:, 0] <= end_us - US_PER_DAY)]
-        return usual(kept[:, 1], kept[:, 2])
+        return usual(kept[:, 0].astype(np.int64), kept[:, 1], kept[:, 2], length, end_us)
 
 
 def clusters_of(columns: TransactionColumns, rows: slice) -> Clusters:

@@ -13,7 +13,7 @@ from shared.adapters.postgres_errors import translated
 from shared.adapters.postgres_ledger_statements import STRONGEST_FIRST, VERDICT_CODES
 from shared.domain.drift_counts import DecidedRows, skim
 from shared.domain.drift_performance import MaturedRows, joined
-from shared.domain.drift_policy import Clusters, Usual
+from shared.domain.drift_policy import Clusters, Usual, usual
 from shared.domain.drift_record import OUTCOME, PSI, VERDICT, DriftMetric
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import FEATURE_DTYPE
@@ -98,13 +98,12 @@ ORDER BY window_end_us, metric_id
 """
 
 _USUALS: Final = """
-SELECT subject, count(*), avg((details ->> 'distance')::float8 - (details ->> 'chance')::float8),
-    coalesce(avg((details ->> 'level')::float8), 0), coalesce(stddev_pop((details ->> 'level')::float8), 0)
+SELECT subject, window_end_us, (details ->> 'distance')::float8 - (details ->> 'chance')::float8,
+    (details ->> 'level')::float8
 FROM tollgate.drift_metrics
 WHERE bundle_digest = %(digest)s AND statistic = %(psi)s AND window_end_us - window_start_us = %(width)s
     AND window_end_us >= %(since)s AND window_end_us <= %(end)s - %(day)s AND (%(end)s - window_end_us) %% %(day)s = 0
     AND details -> 'usual' = 'true'::jsonb
-GROUP BY subject
 """
 
 _ANNOUNCE: Final = """
@@ -221,7 +220,15 @@ class PostgresDriftMetrics:
             "end": end_us,
             "day": US_PER_DAY,
         }
-        return {row[0]: Usual(*row[1:]) for row in self._session.rows("reading usual windows", _USUALS, values)}
+        past: dict[str, list[tuple[int, float, float | None]]] = {}
+        for subject, ended_us, distance, level in self._session.rows("reading usual windows", _USUALS, values):
+            past.setdefault(subject, []).append((ended_us, distance, level))
+        found = {}
+        for subject, windows in past.items():
+            ends, distances, levels = zip(*windows, strict=True)
+            floats = np.array(distances, dtype=np.float64), np.array(levels, dtype=np.float64)  # None is NaN
+            found[subject] = usual(np.array(ends, dtype=np.int64), *floats, hours, end_us)
+        return found
 
 
 class PostgresAnnouncements:

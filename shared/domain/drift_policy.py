@@ -5,12 +5,14 @@ Each hour every feature and the score are measured over windows of 1, 3, 8 and 2
 - **Distribution.** PSI is at least the floor, and the window is so far from the reference as chance, cards that buy
   more than once, and what days differ by anyway, would bring about less than once in a thousand hours over all features
   and windows together.
-- **Level.** The values lie further above or below those of the reference than they did at this hour of usual days, by
-  several standard deviations. It hears moves too small for PSI's floor; it keeps silent until it has seen a week.
-- **Jump.** The same by so many deviations that the next hour need not be waited for.
+- **Value.** The values lie further above or below those of the reference than they did at this hour of usual days of
+  the kind, by several standard deviations. It hears moves too small for PSI's floor; it keeps silent until it has seen
+  a week.
+- **Lumps.** The same, by more of them, for what counts and for what reads labels, the score included: one event or
+  label moves all payments of its card or terminal at once, so the tails of such levels are heavy.
 
-The first two alert when they are broken in two of the last three hours, over windows of any length. How much days
-differ is learnt from the past five weeks, without the hours that were out of bounds.
+A value is believed at once. The other two alert when they are broken in two of the last three hours, over windows of
+any length. How much days differ is learnt from the past five weeks, without the hours that were out of bounds.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from shared.domain.drift_statistics import (
     psi,
     surprise,
 )
-from shared.domain.feature_view import Entity, FeatureView
+from shared.domain.feature_view import EPOCH_WEEKDAY, FIRST_WEEKEND_DAY, Entity, FeatureView
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.pipeline import Cause, Priority, Severity
 
@@ -43,6 +45,9 @@ LENGTHS: Final = (1, 3, 8, 24)
 
 MEMORY_US: Final = 35 * US_PER_DAY
 """How far back usual days are looked at: five of each weekday, and the salary day of a month."""
+
+LEAST_ALIKE: Final = 4
+"""Windows on weekends, and on other days, that must have been seen before they are told apart: two weekends."""
 
 PRIOR_NATURAL: Final = 0.01
 """How far from the reference windows keep beyond chance, PSI, before any was seen: what the features of the simulator
@@ -53,14 +58,15 @@ PRIOR_WINDOWS: Final = 5.0
 
 
 type Floats = NDArray[np.float64]
+type Ints = NDArray[np.int64]
 
 
 class Rule(StrEnum):
     """Why a window is out of bounds."""
 
     DISTRIBUTION = "distribution"
-    LEVEL = "level"
-    JUMP = "jump"
+    VALUE = "value"
+    LUMPS = "lumps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +81,8 @@ class DriftPolicy:
         persistence: In so many of `persistence_of` hours windows of a subject must be out of bounds, of any length.
         persistence_of: The hours, the present one included.
         level_floor: Least move of the level that counts, see `drift_statistics.level`.
-        level_deviations: How many standard deviations of usual days the level must lie away from them.
-        label_deviations: The same for what labels decide on, the score included: labels come in lumps, by card and by
-            terminal, so the tails of such levels are heavier than those of others.
-        jump_deviations: From how many on one hour is enough; never for what labels decide on.
+        value_deviations: How many standard deviations of usual days the level must lie away from them.
+        lump_deviations: The same for what counts and what reads labels.
         learning_days: Windows at this hour of the day that must have been seen before the level is judged.
     """
 
@@ -89,9 +93,8 @@ class DriftPolicy:
     persistence: int = 2
     persistence_of: int = 3
     level_floor: float = 0.03
-    level_deviations: float = 4.0
-    label_deviations: float = 4.5
-    jump_deviations: float = 5.0
+    value_deviations: float = 3.75
+    lump_deviations: float = 4.5
     learning_days: int = 7
 
     def priority(self, distance: float) -> Priority | None:
@@ -123,8 +126,8 @@ class Usual:
     Attributes:
         n_windows: How many.
         distance: Mean of their distance beyond chance.
-        level: Mean of their level.
-        spread: Its standard deviation.
+        level: What to expect of the next one's level; NaN where none of them had one.
+        spread: The standard deviation of the next one's level about that.
     """
 
     n_windows: int = 0
@@ -204,19 +207,53 @@ class Finding:
         return Cause.SCORE_DRIFT if self.subject == SCORE else Cause.FEATURE_DRIFT
 
 
-def usual(distance: Floats, levels: Floats) -> Usual:
-    """Sum up the past windows of one subject and length.
-
-    Those that were out of bounds must be left out, and so must those that end within a day of the window to be judged:
-    a drift that has begun must not make itself usual. None is older than `MEMORY_US`.
+def is_weekend(end_us: Ints, hours: int) -> NDArray[np.bool_]:
+    """Whether the middle of windows lies on a Saturday or Sunday, UTC, as the feature views have it: (n,) bool.
 
     Args:
+        end_us: (n,) int64, their ends, microseconds since 1970 UTC.
+        hours: Their length.
+
+    >>> is_weekend(np.array([2 * US_PER_DAY, 2 * US_PER_DAY + US_PER_HOUR]), 1)  # 1970-01-03 was a Saturday
+    array([False,  True])
+    """
+    middle_us = end_us - hours * US_PER_HOUR // 2
+    found: NDArray[np.bool_] = (middle_us // US_PER_DAY + EPOCH_WEEKDAY) % 7 >= FIRST_WEEKEND_DAY
+    return found
+
+
+def usual(ended_us: Ints, distance: Floats, levels: Floats, hours: int, end_us: int) -> Usual:
+    """What the past windows of one subject and length lead to expect of the next.
+
+    People pay for other things on weekends, so the level is that of windows on days of the same kind, and the spread is
+    that about the mean of each kind; where either kind was seen less than `LEAST_ALIKE` times both are taken as one.
+    The spread is that of a prediction, because the mean of few windows is uncertain too (Hahn and Meeker, "Statistical
+    Intervals", 1991, section 4.7).
+
+    Windows that were out of bounds must be left out, and so must those that end within a day of the window to be
+    judged: a drift that has begun must not make itself usual. None is older than `MEMORY_US`.
+
+    Args:
+        ended_us: (n,) int64, when they ended, microseconds since 1970 UTC.
         distance: (n,) float64, distance beyond chance.
-        levels: (n,) float64.
+        levels: (n,) float64, NaN for none.
+        hours: Their length.
+        end_us: End of the window to be judged.
     """
     if not len(distance):
         return Usual()
-    return Usual(len(distance), float(distance.mean()), float(levels.mean()), float(levels.std()))
+    n_windows, natural, known = len(distance), float(distance.mean()), ~np.isnan(levels)
+    alike = is_weekend(ended_us[known], hours) == is_weekend(np.array([end_us]), hours)
+    levels = levels[known]
+    kinds = [levels[alike], levels[~alike]]
+    if min(map(len, kinds)) < LEAST_ALIKE:
+        kinds = [levels]
+    if not len(kinds[0]):
+        return Usual(n_windows, natural, math.nan, 0.0)
+    free = len(levels) - len(kinds)
+    squares = sum(float(((kind - kind.mean()) ** 2).sum()) for kind in kinds)
+    spread = math.sqrt(squares / free * (1.0 + 1.0 / len(kinds[0]))) if free > 0 else 0.0
+    return Usual(n_windows, natural, float(kinds[0].mean()), spread)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,15 +313,13 @@ def measure(
             # 1/12 is the variance of a rank's share; the past may be too smooth to know the spread of this window.
             spread = max(before.spread, math.sqrt(dispersion / (12.0 * n_rows)))
             deviations = (moved - before.level) / spread
-        by_labels = feature is None or feature.reads_labels
+        is_lumpy = feature is None or feature.is_lumpy
         broken = set()
         if distance >= policy.floor and test.p_value < error:
             broken.add(Rule.DISTRIBUTION)
-        if abs(moved - before.level) >= policy.level_floor:
-            if abs(deviations) >= (policy.label_deviations if by_labels else policy.level_deviations):
-                broken.add(Rule.LEVEL)
-            if abs(deviations) >= policy.jump_deviations and not by_labels:
-                broken.add(Rule.JUMP)
+        least = policy.lump_deviations if is_lumpy else policy.value_deviations
+        if abs(deviations) >= least and abs(moved - before.level) >= policy.level_floor:
+            broken.add(Rule.LUMPS if is_lumpy else Rule.VALUE)
         found.append(
             Measured(
                 subject=name,
@@ -328,7 +363,7 @@ def judge(policy: DriftPolicy, recent: Sequence[Measured], end_us: int) -> list[
     best: dict[str, Finding] = {}
     for one in recent:
         for rule in sorted(one.broken, reverse=True):
-            needed = 1 if rule is Rule.JUMP else policy.persistence
+            needed = 1 if rule is Rule.VALUE else policy.persistence
             if one.end_us != end_us or len(ended[one.subject, rule]) < needed:
                 continue
             if one.subject not in best or one.psi > best[one.subject].measured.psi:

@@ -69,8 +69,10 @@ class Measure(StrEnum):
     LARGEST_TO_MEDIAN = "largest_to_median"
 
 
-_OF_LABELS: Final = frozenset(
+_LUMPY: Final = frozenset(
     {
+        Measure.COUNT,
+        Measure.OUTLIERS,
         Measure.FRAUD_RATE,
         Measure.KNOWN_FRAUDS,
         Measure.LAST_LABEL,
@@ -112,9 +114,9 @@ class Feature:
     lag_us: int = 0
 
     @property
-    def reads_labels(self) -> bool:
-        """Whether labels decide on it: one that becomes known then moves all payments of a terminal or card at once."""
-        return self.measure in _OF_LABELS
+    def is_lumpy(self) -> bool:
+        """Whether it counts or reads labels: one event or label then moves all payments of its card or terminal."""
+        return self.measure in _LUMPY
 
     @property
     def reach_us(self) -> int:

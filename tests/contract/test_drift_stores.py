@@ -93,6 +93,12 @@ def test_a_number_is_kept_once_and_read_back_as_it_was(metrics: DriftMetrics) ->
     assert not metrics.read("e" * 64, BASE_US, BASE_US + US_PER_DAY)
 
 
+def test_a_window_without_a_level_is_usual_all_the_same(metrics: DriftMetrics) -> None:
+    metrics.record(DIGEST, [row("amount", 24, level=None), row("amount", 48, level=0.25)], 9)
+    found = metrics.usuals(DIGEST, 1, BASE_US + 24 * 4 * US_PER_HOUR, BASE_US)["amount"]
+    assert (found.n_windows, found.level) == (2, 0.25)
+
+
 def test_usual_windows_are_those_of_the_same_length_and_hour_of_the_day_that_were_in_bounds(
     metrics: DriftMetrics,
 ) -> None:
@@ -111,7 +117,7 @@ def test_usual_windows_are_those_of_the_same_length_and_hour_of_the_day_that_wer
     assert found["amount"].n_windows == 3
     assert found["amount"].distance == pytest.approx(0.2 - 0.05)
     assert found["amount"].level == pytest.approx(0.02)
-    assert found["amount"].spread == pytest.approx(math.sqrt(2 / 3) * 0.01)
+    assert found["amount"].spread == pytest.approx(0.01 * math.sqrt(1 + 1 / 3))
     assert found["score"].n_windows == 1
 
 

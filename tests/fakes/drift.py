@@ -103,7 +103,7 @@ class FakeDriftMetrics:
         return sorted(found, key=lambda one: one.end_us)
 
     def usuals(self, bundle_digest: str, hours: int, end_us: int, since_us: int) -> Mapping[str, Usual]:
-        past: dict[str, list[tuple[float, float]]] = {}
+        past: dict[str, list[tuple[int, float, float]]] = {}
         for (digest, subject, statistic, start, end), row in self.rows.items():
             if (
                 digest == bundle_digest
@@ -114,8 +114,12 @@ class FakeDriftMetrics:
                 and row.details["usual"]
             ):
                 one = measured_of(row)
-                past.setdefault(subject, []).append((one.distance - one.chance, one.level))
-        return {subject: usual(*np.array(rows, dtype=np.float64).T) for subject, rows in past.items()}
+                past.setdefault(subject, []).append((end, one.distance - one.chance, one.level))
+        found = {}
+        for subject, rows in past.items():
+            ended_us, distance, levels = zip(*rows, strict=True)
+            found[subject] = usual(np.array(ended_us), np.array(distance), np.array(levels), hours, end_us)
+        return found
 
 
 @dataclass

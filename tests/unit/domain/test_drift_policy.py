@@ -1,6 +1,7 @@
 """The policy on the numbers: what is usual, what persists, how it is graded, and how it is kept."""
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from shared.domain.drift_policy import (
     Rule,
     Usual,
     Watched,
+    is_weekend,
     judge,
     measure,
     usual,
@@ -48,36 +50,30 @@ def test_an_hour_like_the_reference_breaks_no_rule() -> None:
     assert not amount(VALUES[:400]).broken
 
 
-def test_a_large_move_breaks_all_rules_and_a_small_one_the_level() -> None:
-    assert amount(VALUES[:400] * 2).broken == {Rule.DISTRIBUTION, Rule.LEVEL, Rule.JUMP}
-    small = amount(np.tile(VALUES, 2) * np.float32(1.12), Usual(10, 0.0, 0.0, 0.0075))
+def test_a_large_move_breaks_both_rules_and_a_small_one_that_of_values() -> None:
+    assert amount(VALUES[:400] * 2).broken == {Rule.DISTRIBUTION, Rule.VALUE}
+    small = amount(np.tile(VALUES, 2) * np.float32(1.12))
     assert small.psi < DriftPolicy().floor
-    assert small.broken == {Rule.LEVEL}
+    assert small.broken == {Rule.VALUE}
 
 
 @pytest.mark.parametrize(
-    ("deviations", "of_amount", "of_labels"),
-    [
-        (3.9, set(), set()),
-        (4.1, {Rule.LEVEL}, set()),
-        (4.6, {Rule.LEVEL}, {Rule.LEVEL}),
-        (5.1, {Rule.LEVEL, Rule.JUMP}, {Rule.LEVEL}),
-    ],
+    ("deviations", "of_values", "of_lumps"),
+    [(3.7, set(), set()), (3.8, {Rule.VALUE}, set()), (4.6, {Rule.VALUE}, {Rule.LUMPS})],
 )
-def test_what_labels_decide_on_must_lie_further_away_and_never_jumps(
-    deviations: float, of_amount: set[Rule], of_labels: set[Rule]
+def test_what_counts_or_reads_labels_must_lie_further_away(
+    deviations: float, of_values: set[Rule], of_lumps: set[Rule]
 ) -> None:
     values = np.tile(VALUES, 2) * np.float32(1.12)
     moved = amount(values).level
-    spread = 0.01  # more than chance makes of so many rows
+    spread = 0.0095  # more than chance makes of so many rows
     known = Usual(10, 0.0, moved - deviations * spread, spread)
     counted, clusters = [hour(values)], Clusters(len(values), len(values), len(values))
     found = measure(WATCHED, counted, clusters, dict.fromkeys(WATCHED.subjects, known), 1)
     rules = {one.subject: one.broken - {Rule.DISTRIBUTION} for one in found}
-    assert rules["amount"] == rules["terminal_count_7d"] == of_amount
-    by_labels = {name for name in rules if "fraud" in name or "label" in name or "genuine" in name} | {SCORE}
-    assert len(by_labels) == 9
-    assert all(rules[name] == of_labels for name in by_labels)
+    lumps = {name for name in rules if re.search("count|outliers|fraud|label|genuine|score", name)}
+    assert len(lumps) == 18
+    assert all(rules[name] == (of_lumps if name in lumps else of_values) for name in rules)
 
 
 def test_what_is_usual_or_comes_from_few_cards_is_no_drift() -> None:
@@ -94,11 +90,60 @@ def test_the_level_is_judged_after_a_week_only() -> None:
 
 def test_an_assumption_stands_for_usual_days_until_they_are_seen() -> None:
     assert Usual().natural == PRIOR_NATURAL
-    assert usual(np.zeros(0), np.zeros(0)) == Usual()
+    assert of_days([], []) == Usual()
     assert Usual(5, 0.03).natural == pytest.approx((0.03 + PRIOR_NATURAL) / 2)
     assert Usual(1_000_000, -0.5).natural == pytest.approx(0.0, abs=1e-6)
-    seen = usual(np.array([0.1, 0.3]), np.array([0.0, 0.2]))
-    assert (seen.n_windows, seen.distance, seen.level, seen.spread) == pytest.approx((2, 0.2, 0.1, 0.1))
+
+
+MONDAY = 4  # 1970-01-05, in days
+
+
+def of_days(days: list[int], levels: list[float], *, hours: int = 1, judged: int = 50, hour: int = 12) -> Usual:
+    """Windows that end at an hour of some days, their distance a tenth of the day's number."""
+    ends = (np.array(days, dtype=np.int64) * 24 + hour) * US_PER_HOUR
+    end_us = (judged * 24 + hour) * US_PER_HOUR
+    return usual(ends, np.array(days) / 10, np.array(levels, dtype=np.float64), hours, end_us)
+
+
+def test_a_prediction_is_as_uncertain_as_the_days_and_their_mean() -> None:
+    days = [MONDAY + day for day in range(3)]
+    found = of_days(days, [0.0, 0.1, 0.2])
+    assert (found.n_windows, found.distance, found.level) == pytest.approx((3, (MONDAY + 1) / 10, 0.1))
+    assert found.spread == pytest.approx(0.1 * math.sqrt(1 + 1 / 3))
+    assert of_days(days[:1], [0.3]) == Usual(1, MONDAY / 10, 0.3, 0.0)
+
+
+def test_weekends_are_held_against_weekends_once_two_were_seen() -> None:
+    days = list(range(MONDAY, MONDAY + 14))
+    is_free = [(day - MONDAY) % 7 >= 5 for day in days]
+    levels = [0.1 + 0.01 * (day % 2) if free else 0.0 for day, free in zip(days, is_free, strict=True)]
+    saturday = MONDAY + 19
+    working, free = of_days(days, levels, judged=saturday - 1), of_days(days, levels, judged=saturday)
+    assert (working.level, free.level) == pytest.approx((0.0, 0.105))
+    pooled = 0.01 / math.sqrt(12)  # four times .005 squared, over 14 days less 2 means
+    assert working.spread == pytest.approx(pooled * math.sqrt(1 + 1 / 10))
+    assert free.spread == pytest.approx(pooled * math.sqrt(1 + 1 / 4))
+    one_missing = of_days(days[:-1], levels[:-1], judged=saturday)
+    assert one_missing.level == pytest.approx(sum(levels[:-1]) / 13), "three free days are too few"
+    assert one_missing.spread > 0.04
+
+
+def test_a_window_is_of_the_day_on_which_its_middle_lies() -> None:
+    monday_us = MONDAY * 24 * US_PER_HOUR
+    ends = np.array([monday_us + hours * US_PER_HOUR for hours in (0, 1, 5, 12, 13, 24)])
+    assert is_weekend(ends, 1).tolist() == [True, False, False, False, False, False]
+    assert is_weekend(ends, 24).tolist() == [True, True, True, False, False, False]
+
+
+def test_windows_without_a_level_say_nothing_of_it() -> None:
+    days = [MONDAY + day for day in range(14)]
+    found = of_days(days, [math.nan] * 7 + [0.1] * 7)
+    assert found.n_windows == 14
+    assert (found.level, found.spread) == pytest.approx((0.1, 0.0), abs=1e-9)
+    none = of_days(days, [math.nan] * 14)
+    assert none.n_windows == 14
+    assert math.isnan(none.level)
+    assert Rule.VALUE not in amount(VALUES[:400] * 2, none).broken
 
 
 def ended(end: int, *, subject: str = "amount", psi: float = 0.2, hours: int = 1, rules: tuple[Rule, ...]) -> Measured:
@@ -110,27 +155,27 @@ def ended(end: int, *, subject: str = "amount", psi: float = 0.2, hours: int = 1
 @pytest.mark.parametrize(
     ("ends", "found"), [((3,), False), ((2, 3), True), ((1, 3), True), ((0, 3), False), ((1, 2), False)]
 )
-def test_a_rule_must_be_broken_now_and_once_more_in_three_hours(ends: tuple[int, ...], found: bool) -> None:
-    recent = [ended(end, rules=(Rule.LEVEL,)) for end in ends]
+@pytest.mark.parametrize("rule", [Rule.DISTRIBUTION, Rule.LUMPS])
+def test_a_rule_must_be_broken_now_and_once_more_in_three_hours(rule: Rule, ends: tuple[int, ...], found: bool) -> None:
+    recent = [ended(end, rules=(rule,)) for end in ends]
     assert bool(judge(DriftPolicy(), recent, 3 * US_PER_HOUR)) == found
 
 
 def test_windows_of_all_lengths_add_up_but_not_other_rules_or_subjects() -> None:
-    level, end_us = ended(2, rules=(Rule.LEVEL,)), 3 * US_PER_HOUR
-    (found,) = judge(DriftPolicy(), [level, ended(3, hours=3, rules=(Rule.LEVEL,))], end_us)
-    assert (found.rule, found.measured.hours) == (Rule.LEVEL, 3)
-    assert not judge(DriftPolicy(), [level, ended(3, rules=(Rule.DISTRIBUTION,))], end_us)
-    assert not judge(DriftPolicy(), [level, ended(3, subject="is_night", rules=(Rule.LEVEL,))], end_us)
-    assert not judge(DriftPolicy(), [ended(3, rules=(Rule.LEVEL,)), ended(3, hours=3, rules=(Rule.LEVEL,))], end_us), (
-        "two windows that end in one hour are one hour"
-    )
+    lumps, end_us = ended(2, rules=(Rule.LUMPS,)), 3 * US_PER_HOUR
+    (found,) = judge(DriftPolicy(), [lumps, ended(3, hours=3, rules=(Rule.LUMPS,))], end_us)
+    assert (found.rule, found.measured.hours) == (Rule.LUMPS, 3)
+    assert not judge(DriftPolicy(), [lumps, ended(3, rules=(Rule.DISTRIBUTION,))], end_us)
+    assert not judge(DriftPolicy(), [lumps, ended(3, subject="is_night", rules=(Rule.LUMPS,))], end_us)
+    one_hour = [ended(3, rules=(Rule.LUMPS,)), ended(3, hours=3, rules=(Rule.LUMPS,))]
+    assert not judge(DriftPolicy(), one_hour, end_us), "two windows that end in one hour are one hour"
 
 
-def test_for_a_jump_one_hour_is_enough() -> None:
-    jumped = ended(3, rules=(Rule.LEVEL, Rule.JUMP))
-    (found,) = judge(DriftPolicy(), [jumped], 3 * US_PER_HOUR)
-    assert found.rule is Rule.JUMP
-    assert not judge(DriftPolicy(), [jumped], 4 * US_PER_HOUR), "it must be there now"
+def test_a_value_is_believed_at_once() -> None:
+    moved = ended(3, rules=(Rule.VALUE,))
+    (found,) = judge(DriftPolicy(), [moved], 3 * US_PER_HOUR)
+    assert found.rule is Rule.VALUE
+    assert not judge(DriftPolicy(), [moved], 4 * US_PER_HOUR), "it must be there now"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +195,7 @@ def test_psi_grades_what_follows(psi: float, severity: Severity, priority: Prior
 
 def test_each_subject_is_found_once_the_worst_first() -> None:
     recent = [
-        ended(end, subject=subject, psi=psi, hours=hours, rules=(Rule.DISTRIBUTION, Rule.LEVEL))
+        ended(end, subject=subject, psi=psi, hours=hours, rules=(Rule.DISTRIBUTION, Rule.LUMPS))
         for end in (2, 3)
         for subject, psi, hours in (("amount", 0.1, 1), ("amount", 0.2, 3), ("is_night", 0.4, 1))
     ]
@@ -171,6 +216,12 @@ def test_what_was_measured_and_counted_is_read_back(values: np.ndarray) -> None:
     assert (again.start_us, again.n_rows) == (counted.start_us, counted.n_rows)
     assert all(np.array_equal(again.counts[name], counted.counts[name]) for name in WATCHED.subjects)
     assert not hours_of(kept)  # without its outcomes an hour is not whole
+
+
+def test_rules_of_another_release_are_passed_over() -> None:
+    rows = rows_of(amount(VALUES[:400] * 2), hour(VALUES[:400]), is_usual=True)
+    kept = replace(rows[0], details={**rows[0].details, "broken": ["value", "of a later release"]})
+    assert measured_of(kept).broken == {Rule.VALUE}
 
 
 def test_rows_that_were_damaged_are_refused() -> None:
