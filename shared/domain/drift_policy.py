@@ -93,7 +93,7 @@ class DriftPolicy:
     persistence: int = 2
     persistence_of: int = 3
     level_floor: float = 0.03
-    value_deviations: float = 3.75
+    value_deviations: float = 4.0
     lump_deviations: float = 4.5
     learning_days: int = 7
 
