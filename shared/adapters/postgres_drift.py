@@ -104,6 +104,7 @@ FROM tollgate.drift_metrics
 WHERE bundle_digest = %(digest)s AND statistic = %(psi)s AND window_end_us - window_start_us = %(width)s
     AND window_end_us >= %(since)s AND window_end_us <= %(end)s - %(day)s AND (%(end)s - window_end_us) %% %(day)s = 0
     AND details -> 'usual' = 'true'::jsonb
+ORDER BY window_end_us
 """
 
 _ANNOUNCE: Final = """
