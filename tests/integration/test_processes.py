@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.hosting import alive, until
-from twin.services.processes import MAX_LOG_BYTES, Records, end, tail
+from twin.services.processes import MAX_LOG_BYTES, Records, ServiceDied, end, tail
 from twin.services.service import base_environment, port_owner
 
 SLEEPER = [sys.executable, "-c", "import time; print('here', flush=True); time.sleep(60)"]
@@ -61,6 +61,19 @@ def test_a_process_id_that_is_used_again_is_not_mistaken(tmp_path: Path) -> None
 def test_a_damaged_record_counts_as_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "sleeper.json").write_text(content)
     assert Records(tmp_path).find("sleeper") is None
+
+
+def test_a_service_that_does_not_begin_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiter = tmp_path / "waiter.py"
+    waiter.write_text("import os, sys, time; open(sys.argv[1] + '.pid', 'w').write(str(os.getpid())); time.sleep(60)")
+    monkeypatch.setattr("twin.services.launch.__file__", str(waiter))
+    monkeypatch.setattr("twin.services.processes._BEGIN_S", 1.0)
+    records = Records(tmp_path / "run")
+    with pytest.raises(ServiceDied, match="sleeper"):
+        start(records, tmp_path)
+    begun = tmp_path / "run" / "sleeper.json.pid"
+    assert not begun.exists() or not alive(int(begun.read_text())), "nobody would find it again"
+    assert records.find("sleeper") is None
 
 
 def test_a_killed_service_is_not_running(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ MAX_LOG_BYTES = 32 * 1024 * 1024
 """A log longer than this is turned over when its service starts, bytes."""
 
 _POLL_S = 0.02
+_BEGIN_S = 60.0
 _CLOCK_SLACK_S = 1.0
 """The kernel counts a process's beginning in ticks since boot; converted to wall time it is off by part of a second."""
 
@@ -77,7 +78,7 @@ class Records:
         whether it is still the right thing.
 
         Raises:
-            ServiceDied: The process ended before it could write its record.
+            ServiceDied: The process ended before it could write its record, or was ended because it did not begin.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -94,9 +95,12 @@ class Records:
                 env=dict(environment),
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _BEGIN_S
         while not record.exists():
-            if child.poll() is not None or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
+                child.kill()  # it has no record yet, so nobody else would find it
+                child.wait()
+            if child.poll() is not None:
                 raise ServiceDied(service, log)
             time.sleep(_POLL_S)
         child.returncode = 0  # it outlives us on purpose: silences the warning about a child left behind
