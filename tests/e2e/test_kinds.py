@@ -14,12 +14,12 @@ from twin.services.journey import get
 from twin.services.settings import APPS, DATABASE_PASSWORD, HUB_KEY, STORAGE_KEY
 
 # Packages are built and checked: those of drift and retrain hold hundreds of megabytes.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 
 def test_apps_run_from_their_packages_with_nothing_else_on_the_path(make_twin: Callable[[], Twin]) -> None:
     twin = make_twin()
-    twin.run("up", "--packages", timeout_s=500)
+    twin.run("up", "--packages", timeout_s=1_200)
     try:
         assert "All checks hold." in twin.run("check")
         for app in APPS:
@@ -28,7 +28,7 @@ def test_apps_run_from_their_packages_with_nothing_else_on_the_path(make_twin: C
             assert folder.is_relative_to(twin.settings.root / "packages")
             assert config["site_packages"] == str(folder / ".python_packages" / "lib" / "site-packages")
         pids = {app: twin.pid(app) for app in APPS}
-        assert twin.run("up", "--packages", timeout_s=500).count("already up") == 7
+        assert twin.run("up", "--packages", timeout_s=1_200).count("already up") == 7
         assert {app: twin.pid(app) for app in APPS} == pids
     finally:
         twin.run("down")
@@ -57,7 +57,7 @@ def test_access_keys_are_enforced_when_switched_on(twin: Twin) -> None:
 
 def test_packages_without_a_single_key(make_twin: Callable[[], Twin]) -> None:
     twin = make_twin()
-    twin.run("up", "--packages", "--identity", timeout_s=500)
+    twin.run("up", "--packages", "--identity", timeout_s=1_200)
     try:
         output = twin.run("check")
         assert "All checks hold." in output

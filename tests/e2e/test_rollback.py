@@ -54,7 +54,7 @@ from twin.services.processes import Records
 from twin.services.settings import APPS, HOST, TwinSettings
 
 # Four packages and three starts of four apps: above the usual limit on a machine that does other things.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(360)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(720)]
 
 PACKAGED: Final = ("score", "ingest")
 NEXT_REVISION: Final = f"{int(REVISION) + 1:04}"
