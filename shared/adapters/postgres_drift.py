@@ -13,7 +13,7 @@ from shared.adapters.postgres_errors import translated
 from shared.adapters.postgres_ledger_statements import STRONGEST_FIRST, VERDICT_CODES
 from shared.domain.drift_counts import DecidedRows, skim
 from shared.domain.drift_performance import MaturedRows, joined
-from shared.domain.drift_policy import Clusters, Usual, usual
+from shared.domain.drift_policy import Clusters, Usual, usuals
 from shared.domain.drift_record import OUTCOME, PSI, VERDICT, DriftMetric
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import FEATURE_DTYPE
@@ -221,15 +221,7 @@ class PostgresDriftMetrics:
             "end": end_us,
             "day": US_PER_DAY,
         }
-        past: dict[str, list[tuple[int, float, float | None]]] = {}
-        for subject, ended_us, distance, level in self._session.rows("reading usual windows", _USUALS, values):
-            past.setdefault(subject, []).append((ended_us, distance, level))
-        found = {}
-        for subject, windows in past.items():
-            ends, distances, levels = zip(*windows, strict=True)
-            floats = np.array(distances, dtype=np.float64), np.array(levels, dtype=np.float64)  # None is NaN
-            found[subject] = usual(np.array(ends, dtype=np.int64), *floats, hours, end_us)
-        return found
+        return usuals(self._session.rows("reading usual windows", _USUALS, values), hours, end_us)
 
 
 class PostgresAnnouncements:

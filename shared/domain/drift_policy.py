@@ -18,7 +18,7 @@ any length. How much days differ is learnt from the past five weeks, without the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -26,7 +26,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.domain.bundle_reference import SCORE, Reference
+from shared.domain.bundle_reference import SCORE, Reference, hour_of_week
 from shared.domain.drift_counts import HourCounts, matched
 from shared.domain.drift_statistics import (
     cluster_dispersion,
@@ -36,7 +36,7 @@ from shared.domain.drift_statistics import (
     psi,
     surprise,
 )
-from shared.domain.feature_view import EPOCH_WEEKDAY, FIRST_WEEKEND_DAY, Entity, FeatureView
+from shared.domain.feature_view import FIRST_WEEKEND_DAY, LABEL_MEASURES, Entity, FeatureView, Measure
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
 from shared.domain.pipeline import Cause, Priority, Severity
 
@@ -48,6 +48,8 @@ MEMORY_US: Final = 35 * US_PER_DAY
 
 LEAST_ALIKE: Final = 4
 """Windows on weekends, and on other days, that must have been seen before they are told apart: two weekends."""
+
+_LUMPY: Final = LABEL_MEASURES | {Measure.COUNT, Measure.OUTLIERS}
 
 PRIOR_NATURAL: Final = 0.01
 """How far from the reference windows keep beyond chance, PSI, before any was seen: what the features of the simulator
@@ -217,9 +219,7 @@ def is_weekend(end_us: Ints, hours: int) -> NDArray[np.bool_]:
     >>> is_weekend(np.array([2 * US_PER_DAY, 2 * US_PER_DAY + US_PER_HOUR]), 1)  # 1970-01-03 was a Saturday
     array([False,  True])
     """
-    middle_us = end_us - hours * US_PER_HOUR // 2
-    found: NDArray[np.bool_] = (middle_us // US_PER_DAY + EPOCH_WEEKDAY) % 7 >= FIRST_WEEKEND_DAY
-    return found
+    return hour_of_week(end_us - hours * US_PER_HOUR // 2) >= FIRST_WEEKEND_DAY * 24
 
 
 def usual(ended_us: Ints, distance: Floats, levels: Floats, hours: int, end_us: int) -> Usual:
@@ -254,6 +254,25 @@ def usual(ended_us: Ints, distance: Floats, levels: Floats, hours: int, end_us: 
     squares = sum(float(((kind - kind.mean()) ** 2).sum()) for kind in kinds)
     spread = math.sqrt(squares / free * (1.0 + 1.0 / len(kinds[0]))) if free > 0 else 0.0
     return Usual(n_windows, natural, float(kinds[0].mean()), spread)
+
+
+def usuals(windows: Iterable[tuple[str, int, float, float | None]], hours: int, end_us: int) -> dict[str, Usual]:
+    """What the past windows of every subject lead to expect, see `usual`.
+
+    Args:
+        windows: Subject, end, distance beyond chance, and level (None or NaN for none), in the order of their ends.
+        hours: Their length.
+        end_us: End of the window to be judged.
+    """
+    past: dict[str, list[tuple[int, float, float | None]]] = {}
+    for subject, ended_us, distance, moved in windows:
+        past.setdefault(subject, []).append((ended_us, distance, moved))
+    found = {}
+    for subject, rows in past.items():
+        ends, distances, levels = zip(*rows, strict=True)
+        floats = np.array(distances, dtype=np.float64), np.array(levels, dtype=np.float64)  # None is NaN
+        found[subject] = usual(np.array(ends, dtype=np.int64), *floats, hours, end_us)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -313,7 +332,7 @@ def measure(
             # 1/12 is the variance of a rank's share; the past may be too smooth to know the spread of this window.
             spread = max(before.spread, math.sqrt(dispersion / (12.0 * n_rows)))
             deviations = (moved - before.level) / spread
-        is_lumpy = feature is None or feature.is_lumpy
+        is_lumpy = feature is None or feature.measure in _LUMPY
         broken = set()
         if distance >= policy.floor and test.p_value < error:
             broken.add(Rule.DISTRIBUTION)

@@ -22,6 +22,7 @@ from shared.domain.feature_view import (
     EPOCH_WEEKDAY,
     FEATURE_DTYPE,
     FIRST_WEEKEND_DAY,
+    LABEL_MEASURES,
     MEDIAN_WINDOW_US,
     NIGHT_UNTIL_HOUR,
     OUTLIER_DENOMINATOR,
@@ -37,17 +38,7 @@ from shared.domain.transaction import Transaction
 _CALENDAR: Final = frozenset({Measure.AMOUNT, Measure.WEEKEND, Measure.NIGHT})
 _BESIDE_MEDIAN: Final = frozenset({Measure.AMOUNT_TO_MEDIAN, Measure.OUTLIERS, Measure.LARGEST_TO_MEDIAN})
 _NEAR: Final = _BESIDE_MEDIAN | {Measure.COUNT, Measure.MEAN_AMOUNT}
-_LAGGED: Final = frozenset(
-    {
-        Measure.COUNT,
-        Measure.FRAUD_RATE,
-        Measure.KNOWN_FRAUDS,
-        Measure.LAST_LABEL,
-        Measure.FRAUD_RUN,
-        Measure.FRAUD_RUN_AGE,
-        Measure.AMOUNT_TO_GENUINE_MEAN,
-    }
-)
+_LAGGED: Final = LABEL_MEASURES | {Measure.COUNT}
 
 NOWHERE: Final = -1
 """The place of a value that no feature wants; a read has one value more than the view has features, at the end."""

@@ -69,10 +69,8 @@ class Measure(StrEnum):
     LARGEST_TO_MEDIAN = "largest_to_median"
 
 
-_LUMPY: Final = frozenset(
+LABEL_MEASURES: Final = frozenset(
     {
-        Measure.COUNT,
-        Measure.OUTLIERS,
         Measure.FRAUD_RATE,
         Measure.KNOWN_FRAUDS,
         Measure.LAST_LABEL,
@@ -81,6 +79,7 @@ _LUMPY: Final = frozenset(
         Measure.AMOUNT_TO_GENUINE_MEAN,
     }
 )
+"""Those that read labels."""
 
 
 class Null(StrEnum):
@@ -112,11 +111,6 @@ class Feature:
     entity: Entity | None = None
     window_us: int = 0
     lag_us: int = 0
-
-    @property
-    def is_lumpy(self) -> bool:
-        """Whether it counts or reads labels: one event or label then moves all payments of its card or terminal."""
-        return self.measure in _LUMPY
 
     @property
     def reach_us(self) -> int:

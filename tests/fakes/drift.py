@@ -9,7 +9,7 @@ import numpy as np
 
 from shared.domain.drift_counts import DecidedRows
 from shared.domain.drift_performance import MaturedRows
-from shared.domain.drift_policy import Clusters, Usual, usual
+from shared.domain.drift_policy import Clusters, Usual, usuals
 from shared.domain.drift_record import OUTCOME, PSI, VERDICT, DriftMetric, measured_of
 from shared.domain.errors import TollgateError
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
@@ -103,7 +103,7 @@ class FakeDriftMetrics:
         return sorted(found, key=lambda one: one.end_us)
 
     def usuals(self, bundle_digest: str, hours: int, end_us: int, since_us: int) -> Mapping[str, Usual]:
-        past: dict[str, list[tuple[int, float, float]]] = {}
+        past = []
         for (digest, subject, statistic, start, end), row in self.rows.items():
             if (
                 digest == bundle_digest
@@ -114,12 +114,8 @@ class FakeDriftMetrics:
                 and row.details["usual"]
             ):
                 one = measured_of(row)
-                past.setdefault(subject, []).append((end, one.distance - one.chance, one.level))
-        found = {}
-        for subject, rows in past.items():
-            ended_us, distance, levels = zip(*rows, strict=True)
-            found[subject] = usual(np.array(ended_us), np.array(distance), np.array(levels), hours, end_us)
-        return found
+                past.append((subject, end, one.distance - one.chance, one.level))
+        return usuals(past, hours, end_us)
 
 
 @dataclass
