@@ -11,7 +11,6 @@ from shared.bootstrap.retrain_registry import measured_row_store, run_records
 from shared.bootstrap.succession import succession_of
 from shared.domain.feature_view import VIEWS
 from shared.domain.instants import US_PER_DAY, US_PER_HOUR
-from shared.domain.labels import LABEL_DELAY_US
 from shared.domain.promotion import GateRules
 from shared.domain.training_split import TrainingPlan
 from shared.entrypoints.retrain_timers import RetrainParts
@@ -64,7 +63,6 @@ def model_rules(settings: RetrainSettings) -> ModelRules:
             validation_days=settings.validation_days,
             calibration_days=settings.calibration_days,
             test_days=settings.test_days,
-            gap_us=LABEL_DELAY_US,
             maturity_us=maturity_us,
         ),
         trials=settings.search_trials,

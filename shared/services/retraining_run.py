@@ -191,7 +191,7 @@ class TrainingRun:
         stores.succession.check(view)
         plan = replace(rules.plan, as_of_us=now_us, gap_us=view.label_delay_us)
         # The champion may have another view, and the gate computes its features too.
-        history = read_history(stores.data, plan, (view, *VIEWS.values()))
+        history = read_history(stores.data, plan, VIEWS.values())
         n_rows = len(history.transactions.event_time_us)
         version = next_version(stores.bundles, rules.name)
         trainer = self._load_trainer()
@@ -254,7 +254,7 @@ class TrainingRun:
                 succession.promote(made.digest, author=AUTHOR, reason=reason)
                 return f"promoted {model}"
             if not in_shadow:
-                return f"passed, but {made.bundle.view.name} is not the champion's view: a person must promote {model}"
+                return f"passed, but {made.bundle.view.name} is not the champion's view: a person must promote {made.digest[:12]}"
             if (tried := self._on_trial(verdict.champion)) is not None:
                 return f"passed, but {tried[:12]} is on trial"
             succession.appoint(Role.CHALLENGER, made.digest, author=AUTHOR, reason=reason, verdict_digest=kept.digest)
