@@ -69,7 +69,7 @@ ENOUGH: Final = 500
 from 41 on, on which the rules were chosen (record 0036)."""
 
 LARGE: Final = 20_000
-"""Cardholders of the larger worlds: nights in them have as many payments as days have in those of 5,000."""
+"""Cardholders of the larger worlds; the others have 5,000."""
 
 PEER_QUIET: Final = 6
 """Quiet hours that Evidently sees, one in 56."""

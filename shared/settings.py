@@ -34,8 +34,9 @@ from shared.domain.transaction import MAX_AMOUNT_MINOR
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 CONTAINER_PATTERN = r"^[a-z0-9](-?[a-z0-9]){2,62}$"
-KEEPING = Keeping()
 HUB_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,255}$"
+KEEPING = Keeping()
+"""The domain says for how long things are kept unless somebody sets it."""
 
 
 class SettingsError(ValueError):

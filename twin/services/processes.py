@@ -26,6 +26,8 @@ MAX_LOG_BYTES = 32 * 1024 * 1024
 
 _POLL_S = 0.02
 _BEGIN_S = 60.0
+"""For so long a service may take to write its record, which it does first of all."""
+
 _CLOCK_SLACK_S = 1.0
 """The kernel counts a process's beginning in ticks since boot; converted to wall time it is off by part of a second."""
 
