@@ -254,7 +254,8 @@ class TrainingRun:
                 succession.promote(made.digest, author=AUTHOR, reason=reason)
                 return f"promoted {model}"
             if not in_shadow:
-                return f"passed, but {made.bundle.view.name} is not the champion's view: a person must promote {made.digest[:12]}"
+                view = made.bundle.view.name
+                return f"passed, but {view} is not the champion's view: a person must promote {made.digest[:12]}"
             if (tried := self._on_trial(verdict.champion)) is not None:
                 return f"passed, but {tried[:12]} is on trial"
             succession.appoint(Role.CHALLENGER, made.digest, author=AUTHOR, reason=reason, verdict_digest=kept.digest)
