@@ -1,9 +1,10 @@
 """A durable, explained decision over HTTP, beside the origin documents' stack and the floor, in one run.
 
 All share the machine with the load, which asks from 1, 16 and 64 clients on kept connections. Gate and origin stack
-score with the same trees and write to the same Postgres. Of the gate everything is on: claim, state, features, model,
-exact reasons, log block, outbox, time partitions, the worker library. The HTTP front is the twin's, not Azure's: what
-is ours (the deciding stages, from `Server-Timing`) is reported apart.
+score with the same trees, write to the same Postgres and are held against each other with as many processes. Of the
+gate everything is on: claim, state, features, model, exact reasons, log block, outbox, time partitions, the worker
+library. The HTTP front is the twin's, not Azure's: what is ours (the deciding stages, from `Server-Timing`) is reported
+apart.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 import psycopg
 
 from benchmarks.bundle import trained
-from benchmarks.http_peers import FLOOR_APP, body_of_origin
+from benchmarks.http_peers import FLOOR_APP, body_of_origin, pickled
 from benchmarks.load import Load, apply_load
 from benchmarks.report import Report
 from shared.domain.bundle_manifest import BOOSTER
@@ -43,8 +44,14 @@ from twin.services.processes import Records
 from twin.services.settings import DATABASE_PASSWORD, DATABASE_USER
 
 CLIENTS: Final = (1, 16, 64)
-SECONDS: Final = float(os.environ.get("BENCH_HTTP_SECONDS", "5"))
-WARM_UP_S: Final = 1.5
+WORKERS: Final = (1, 2)
+"""Processes of each system. The aims are those of one: two, their load and Postgres are more than this machine has."""
+
+SECONDS: Final = float(os.environ.get("BENCH_HTTP_SECONDS", "2"))
+ROUNDS: Final = 5
+"""How often each system is asked for so many seconds, by turns: a shared machine is fast now and slow then."""
+
+WARM_UP_S: Final = 0.5
 LONG_S: Final = float(os.environ.get("BENCH_HTTP_LONG_SECONDS", "60"))
 """How long the gate is asked from 16 clients at the end, hot merchants and autovacuum on."""
 
@@ -66,13 +73,13 @@ class Ground:
         server: Postgres.
         storage: Connection string of Azurite.
         models: Where the gate's model is published.
-        booster: The same trees as a file, for the origin stack.
+        artefact: The same trees, pickled for the origin stack.
     """
 
     server: Server
     storage: str
     models: Models
-    booster: Path
+    artefact: Path
 
     @property
     def postmaster(self) -> int:
@@ -88,25 +95,37 @@ class Served:
     Attributes:
         port: Where.
         process_id: Its first process.
+        path: What is asked.
+        bodies: With what.
     """
 
     port: int
     process_id: int
+    path: str
+    bodies: Callable[[int], Iterator[bytes]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
-    """What a load met, and what an answer cost: the measure that a shared machine disturbs least.
+    """What a load met, and what its answers cost: the measure that a shared machine disturbs least.
 
     Attributes:
         load: What it met.
-        own_us: CPU of the system's processes per answer.
-        database_us: CPU of Postgres per answer.
+        answers: How many there were, those of warming up too.
+        own_s: CPU of the system's processes.
+        database_s: CPU of Postgres.
     """
 
-    load: Load
-    own_us: float
-    database_us: float
+    load: Load = field(default_factory=Load)
+    answers: float = 0.0
+    own_s: float = 0.0
+    database_s: float = 0.0
+
+    @property
+    def cost(self) -> str:
+        """What an answer cost, in words."""
+        own, database = (seconds / self.answers * 1e6 for seconds in (self.own_s, self.database_s))
+        return f"CPU {own:.0f} us, Postgres {database:.0f} us"
 
 
 def run() -> Report:
@@ -117,13 +136,12 @@ def run() -> Report:
         with ground(directory) as under:
             _commit_floor(report, under)
             found: dict[str, dict[int, Measured]] = {}
-            for workers in (1, 2):
-                with _origin(under, workers, directory) as served:
-                    found[f"origin stack, {workers} worker(s)"] = _measured(under, served, "/predict", _origin_bodies)
-                with _gate(under, workers, directory) as served:
-                    found[f"gate, {workers} worker(s)"] = _measured(under, served, "/api/score", _gate_bodies)
-            with _floor(directory) as served:
-                found["floor: same front, constant bytes"] = _measured(under, served, "/api/score", _gate_bodies)
+            for workers in WORKERS:
+                with _origin(under, workers, directory) as origin, _gate(under, workers, directory) as gate:
+                    systems = {f"origin stack, {workers} worker(s)": origin, f"gate, {workers} worker(s)": gate}
+                    found |= _measured(under, systems)
+            with _floor(directory) as floor:
+                found |= _measured(under, {"floor: same front, constant bytes": floor})
             _tell(report, found)
             _long(report, under, directory)
     return report
@@ -134,40 +152,25 @@ def _tell(report: Report, found: dict[str, dict[int, Measured]]) -> None:
         for clients, measured in loads.items():
             load = measured.load
             failed = f", {sum(load.failures.values())} failed" if load.failures else ""
-            cost = f"CPU {measured.own_us:.0f} us, Postgres {measured.database_us:.0f} us"
-            note = f"p99 {load.quantile_ms(0.99):.1f} ms; {cost}{failed}"
+            note = f"p99 {load.quantile_ms(0.99):.1f} ms; {measured.cost}{failed}"
             report.add(f"{name}, {clients} clients", load.rate, "1/s", note=note)
             aim = P50_AIM_MS if name == "gate, 1 worker(s)" and clients == 1 else None
             report.add(f"{name}, {clients} clients, p50", load.quantile_ms(0.5), "ms", aim=aim, better="lower")
-    for clients in CLIENTS[1:]:
-        gate, peer = _best(found, "gate", clients), _best(found, "origin", clients)
-        is_aimed = clients == CLIENTS[1]
-        report.add(
-            f"gate over origin stack, {clients} clients",
-            gate.rate / peer.rate,
-            "times",
-            aim=RATIO_AIM if is_aimed else None,
-            note="rates, the better of 1 and 2 workers each",
-        )
-        report.add(
-            f"p99 of gate over origin stack, {clients} clients",
-            gate.quantile_ms(0.99) / peer.quantile_ms(0.99),
-            "times",
-            aim=P99_RATIO_AIM if is_aimed else None,
-            better="lower",
-        )
-
-
-def _best(found: dict[str, dict[int, Measured]], start: str, clients: int) -> Load:
-    loads = (measured[clients].load for name, measured in found.items() if name.startswith(start))
-    return max(loads, key=lambda load: load.rate)
+    for workers in WORKERS:
+        for clients in CLIENTS[1:]:
+            gate, peer = (found[f"{system}, {workers} worker(s)"][clients].load for system in ("gate", "origin stack"))
+            is_aimed = (workers, clients) == (WORKERS[0], CLIENTS[1])
+            of_both = f"gate over origin stack, {workers} worker(s) each, {clients} clients"
+            report.add(of_both, gate.rate / peer.rate, "times", aim=RATIO_AIM if is_aimed else None)
+            ratio = gate.quantile_ms(0.99) / peer.quantile_ms(0.99)
+            report.add(f"p99 of {of_both}", ratio, "times", aim=P99_RATIO_AIM if is_aimed else None, better="lower")
 
 
 def _long(report: Report, under: Ground, directory: Path) -> None:
     """The gate alone for longer, and where its time goes."""
     with _gate(under, 1, directory) as served:
         load = apply_load(
-            served.port, "/api/score", clients=16, seconds=LONG_S, warm_up_s=WARM_UP_S, bodies=_gate_bodies
+            served.port, served.path, clients=16, seconds=LONG_S, warm_up_s=WARM_UP_S, bodies=served.bodies
         )
         stages = _stages(served.port)
     traffic = f"{HOT_SHARE:.0%} of the traffic on one merchant, autovacuum on"
@@ -196,19 +199,26 @@ def _stages(port: int) -> dict[str, float]:
     return {**found, "count": float(total)}
 
 
-def _measured(under: Ground, served: Served, path: str, bodies: Any) -> dict[int, Measured]:
-    found = {}
+def _measured(under: Ground, systems: dict[str, Served]) -> dict[str, dict[int, Measured]]:
+    """Ask systems that are up side by side, by turns."""
+    found = {name: {clients: Measured() for clients in CLIENTS} for name in systems}
     for clients in CLIENTS:
-        own, database = _cpu_s(served.process_id), _cpu_s(under.postmaster)
-        load = apply_load(served.port, path, clients=clients, seconds=SECONDS, warm_up_s=WARM_UP_S, bodies=bodies)
-        # The warm-up is part of the CPU's time and, at the same rate, of the answers.
-        answers = max(1.0, len(load.latencies_ms) * (SECONDS + WARM_UP_S) / SECONDS)
-        found[clients] = Measured(
-            load,
-            (_cpu_s(served.process_id) - own) / answers * 1e6,
-            (_cpu_s(under.postmaster) - database) / answers * 1e6,
-        )
+        for _ in range(ROUNDS):
+            for name, served in systems.items():
+                _measure(under, served, clients, found[name][clients])
     return found
+
+
+def _measure(under: Ground, served: Served, clients: int, measured: Measured) -> None:
+    own, database = _cpu_s(served.process_id), _cpu_s(under.postmaster)
+    load = apply_load(
+        served.port, served.path, clients=clients, seconds=SECONDS, warm_up_s=WARM_UP_S, bodies=served.bodies
+    )
+    # The warm-up is part of the CPU's time and, at the same rate, of the answers.
+    measured.answers += max(1.0, len(load.latencies_ms) * (SECONDS + WARM_UP_S) / SECONDS)
+    measured.own_s += _cpu_s(served.process_id) - own
+    measured.database_s += _cpu_s(under.postmaster) - database
+    measured.load.add(load)
 
 
 def _cpu_s(process_id: int) -> float:
@@ -267,9 +277,9 @@ def ground(directory: Path) -> Iterator[Ground]:
         models = Models(server.settings.storage_connection())
         files = trained()
         models.promote(files)
-        booster = directory / "booster.json"
-        booster.write_bytes(files[BOOSTER])
-        yield Ground(server, server.settings.storage_connection(), models, booster)
+        artefact = directory / "model.pkl"
+        artefact.write_bytes(pickled(files[BOOSTER]))
+        yield Ground(server, server.settings.storage_connection(), models, artefact)
         models.close()
     finally:
         take_down(layers, records, lambda *_: None)
@@ -307,13 +317,13 @@ def _floor(directory: Path) -> Iterator[Served]:
 @contextlib.contextmanager
 def _origin(under: Ground, workers: int, directory: Path) -> Iterator[Served]:
     (port,) = free_ports(1)
-    environment = {**os.environ, "BENCH_BOOSTER": str(under.booster), "BENCH_DSN": _dsn(under)}
+    environment = {**os.environ, "BENCH_PICKLE": str(under.artefact), "BENCH_DSN": _dsn(under)}
     command = [sys.executable, "-m", "benchmarks.http_peers", str(port), str(workers)]
     with (directory / f"origin-{workers}.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         until(lambda: _answers(port), "the origin stack")
-        yield Served(port, process.pid)
+        yield Served(port, process.pid, "/predict", _origin_bodies)
     finally:
         process.terminate()
         process.wait(20)
@@ -321,7 +331,7 @@ def _origin(under: Ground, workers: int, directory: Path) -> Iterator[Served]:
 
 def _served(host: HostProcess) -> Served:
     assert host.process is not None
-    return Served(host.port, host.process.pid)
+    return Served(host.port, host.process.pid, "/api/score", _gate_bodies)
 
 
 def _answers(port: int) -> bool:

@@ -28,6 +28,13 @@ class Load:
         """Good answers per second."""
         return (len(self.latencies_ms) - sum(self.failures.values())) / self.seconds
 
+    def add(self, other: Load) -> None:
+        """Count another load of the same kind as part of this one."""
+        self.seconds += other.seconds
+        self.latencies_ms += other.latencies_ms
+        for status, count in other.failures.items():
+            self.failures[status] = self.failures.get(status, 0) + count
+
     def quantile_ms(self, share: float) -> float:
         """Latency that this share of the answers stayed within."""
         ordered = sorted(self.latencies_ms)
