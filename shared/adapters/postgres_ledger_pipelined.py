@@ -12,6 +12,7 @@ from shared.adapters.postgres_ledger_statements import merged
 from shared.adapters.postgres_session import PostgresSession
 from shared.adapters.postgres_wire import Step
 from shared.adapters.postgres_wire_libpq import LibpqWire
+from shared.adapters.waiting import BLOCKING, Waits
 
 
 class PipelinedLedger(WiredLedger):
@@ -23,10 +24,12 @@ class PipelinedLedger(WiredLedger):
         app: str,
         *,
         settings: Mapping[str, str] = MappingProxyType({}),
+        waits: Waits = BLOCKING,
         **options: Unpack[LedgerOptions],
     ) -> None:
-        """Connect nothing yet; arguments as for `PostgresLedger`."""
-        super().__init__(LibpqWire(PostgresSession(where, app, {**PLANS, **settings})), app=app, **options)
+        """Connect nothing yet; arguments as for `PostgresLedger`, and how its connection waits."""
+        session = PostgresSession(where, app, {**PLANS, **settings})
+        super().__init__(LibpqWire(session, waits=waits), app=app, **options)
 
     def commit(self, steps: list[Step], doing: str) -> None:
         """Write everything with one statement, and commit; errors as for `WiredLedger`."""

@@ -2,8 +2,8 @@
 
 What psycopg does for each statement (finding dumpers, counting what to prepare, building cursors and loaders) costs
 more than the statement, so here each has its types written down, its parameters go out as binary arrays and its answers
-are read by position. Nothing blocks but a poll with a deadline, which reads while it still sends: a batch larger than
-both socket buffers would otherwise stop both sides.
+are read by position. Nothing waits but for the socket, with a deadline, and reads while it still sends: a batch larger
+than both socket buffers would otherwise stop both sides. How it waits is the caller's affair (`waiting`).
 
 Source: PostgreSQL 16, "Pipeline Mode" and "Asynchronous Command Processing" of libpq; the binary form of an array is
 that of `array_send` (dimensions, null flag, element type, length and lower bound, then length and bytes of each).
@@ -25,6 +25,7 @@ from shared.adapters.postgres_errors import is_stale
 from shared.adapters.postgres_ledger_statements import ROLLBACK, Kind, Statement
 from shared.adapters.postgres_session import Connection, PostgresSession
 from shared.adapters.postgres_wire import Row, Step
+from shared.adapters.waiting import BLOCKING, Waits
 
 DEADLINE_S: Final = 30.0
 """Longest a round may take: beyond the bounds that the server keeps itself, so only a server that is gone meets it."""
@@ -166,12 +167,12 @@ class _Prepared:
 class LibpqWire:
     """Rounds as pipelines of libpq."""
 
-    def __init__(self, session: PostgresSession, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, session: PostgresSession, deadline_s: float = DEADLINE_S, waits: Waits = BLOCKING) -> None:
         self._session = session
         self._deadline_s = deadline_s
+        self._waits = waits
         self._connection: Connection | None = None
         self._server: pq.abc.PGconn | None = None
-        self._poll = select.poll()
         self._statements: dict[str, _Prepared] = {}
         self._ready: set[str] = set()
 
@@ -182,14 +183,15 @@ class LibpqWire:
 
     def open(self) -> bool:
         """Open a connection if there is none, and put it into pipeline mode for good."""
-        connection = self._session.connection
+        if self._session.is_open:
+            connection = self._session.connection
+        else:
+            connection = self._waits.aside(lambda: self._session.connection)
         if connection is self._connection:
             return False
         server = connection.pgconn
         server.nonblocking = 1
         server.enter_pipeline_mode()
-        self._poll = select.poll()
-        self._poll.register(server.socket, _READ)
         self._ready = set()
         self._connection, self._server = connection, server
         return True
@@ -289,11 +291,11 @@ class LibpqWire:
                 if result.status == pq.ExecStatus.PIPELINE_SYNC:
                     return
                 yield result
-            left_ms = (until - monotonic()) * 1000
-            self._poll.modify(server.socket, _READ if is_sent else _BOTH)
-            if left_ms <= 0 or not (ready := self._poll.poll(left_ms)):
+            left_s = until - monotonic()
+            ready = self._waits.ready(server.socket, _READ if is_sent else _BOTH, left_s) if left_s > 0 else 0
+            if not ready:
                 raise psycopg.OperationalError(f"no answer within {self._deadline_s:g} s")
-            if ready[0][1] & ~select.POLLOUT:
+            if ready & ~select.POLLOUT:
                 server.consume_input()
             is_sent = is_sent or server.flush() == 0
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from shared import telemetry
 from shared.adapters.connections import blob_service, parse_storage
 from shared.adapters.postgres import PostgresConnection
+from shared.adapters.waiting import BLOCKING, Waits
 from shared.domain.errors import BrokenInvariant, Transient
 from shared.ports.ledger import Ledger
 from shared.settings import AppSettings, DecidingSettings
@@ -95,11 +96,11 @@ def load_scorer(bundle: Bundle) -> Scorer:
     return OnnxScorer(bundle)
 
 
-def ledger_of(where: PostgresConnection, app: str, cache_bytes: int) -> Ledger:
-    """The ledger of one thread of an app, with so much memory for states."""
+def ledger_of(where: PostgresConnection, app: str, cache_bytes: int, waits: Waits = BLOCKING) -> Ledger:
+    """The ledger of one thread or fibre of an app, with so much memory for states."""
     from shared.adapters.postgres_ledger_pipelined import PipelinedLedger  # noqa: PLC0415 - paid by those who connect
 
-    return PipelinedLedger(where, app, cache_bytes=cache_bytes)
+    return PipelinedLedger(where, app, cache_bytes=cache_bytes, waits=waits)
 
 
 def data_storage(environment: Mapping[str, str]) -> BlobServiceClient:

@@ -20,8 +20,7 @@ from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.problems import describe, problem_document, problem_response
 from shared.entrypoints.wire_decision import Document, decision_document, encode
 from shared.ports.clock import Clock
-from shared.services.batching import Answered, Batching
-from shared.services.metering_decisions import note_decided
+from shared.services.batching import Answered, Batching, Unit
 from shared.services.scoring import Decided, Refused, Verdict
 from shared.telemetry import with_fields
 
@@ -73,7 +72,6 @@ class ScoreRoutes:
         fields = parse_object(request.get_body(), self._limits.body_bytes)
         answered = await self._batching.decide((parse_transaction(fields, self._acceptance()),))
         verdict = answered.verdicts[0]
-        self._note(verdict, answered.stages)
         if isinstance(verdict, Refused):
             raise verdict.error
         headers = {"Idempotent-Replayed": "true"} if verdict.repeated else {}
@@ -97,9 +95,7 @@ class ScoreRoutes:
         verdicts = iter(answered.verdicts)
         for place, result in enumerate(results):
             if result is None:
-                verdict = next(verdicts)
-                self._note(verdict, answered.stages)
-                results[place] = _result(verdict)
+                results[place] = _result(next(verdicts))
         errors = [verdict.error for verdict in answered.verdicts if isinstance(verdict, Refused)]
         if errors and len(errors) == len(items) and all(isinstance(error, Transient) for error in errors):
             raise errors[0]
@@ -136,30 +132,38 @@ class ScoreRoutes:
     def _acceptance(self) -> Acceptance:
         return Acceptance(self._currency, self._clock.now_us(), lateness_us=self._limits.age_us)
 
-    def _note(self, verdict: Verdict, stages: Mapping[str, float]) -> None:
-        """Count a decision and log it: one line, and nothing in it that tells of a person or a payment."""
+
+def log_unit(unit: Unit) -> None:
+    """Log a unit of work: one line with every id in it, and nothing that tells of a person or a payment.
+
+    A line for each decision would cost more than its answer, and where a host samples what it forwards, most of them
+    would be lost.
+    """
+    for verdict in unit.verdicts:
         if isinstance(verdict, Refused):
-            _log.info(
-                with_fields("not decided", transaction_id=verdict.transaction_id, error=type(verdict.error).__name__)
-            )
-            return
-        note_decided(self._front.meters, verdict, sum(stages.values()))
-        record = verdict.record
-        outcome, score = record.decision.outcome.value, record.decision.score
-        if _log.isEnabledFor(logging.INFO):
-            _log.info(
-                with_fields(
-                    "decided",
-                    transaction_id=record.transaction_id,
-                    decision=outcome,
-                    score=score.probability,
-                    model=record.model_name,
-                    version=record.model_version,
-                    bundle=score.bundle_digest[:12],
-                    repeated=verdict.repeated,
-                    late=record.lateness.value,
-                )
-            )
+            error = type(verdict.error).__name__
+            _log.info(with_fields("not decided", transaction_id=verdict.transaction_id, error=error))
+    if _log.isEnabledFor(logging.INFO):
+        decisions = [_line(verdict) for verdict in unit.verdicts if isinstance(verdict, Decided)]
+        if decisions:
+            seconds = round(sum(unit.stages.values()), 6)
+            _log.info(with_fields("decided", count=len(decisions), seconds=seconds, decisions=decisions))
+
+
+def _line(verdict: Decided) -> Document:
+    record = verdict.record
+    score = record.decision.score
+    line: Document = {
+        "transaction_id": record.transaction_id,
+        "decision": record.decision.outcome,
+        "score": score.probability,
+        "model": f"{record.model_name}/{record.model_version}/{score.bundle_digest[:12]}",
+    }
+    if verdict.repeated:
+        line["repeated"] = True
+    if record.lateness:
+        line["late"] = record.lateness.value
+    return line
 
 
 def _is_json(content_type: str) -> bool:

@@ -1,7 +1,8 @@
 """Natural batching: requests that arrive while a unit of work is in flight form the next one; nobody waits for a timer.
 
-One thread per process decides, because a ledger belongs to one thread, and because the event loop has to stay free to
-take requests in. Callers wait on the loop; a finished unit wakes it once for all of them.
+A process decides one unit at a time, because a ledger is for one. While the database works on it, the event loop takes
+requests in and sends answers out; the next unit begins before the callers of the last one are woken, so that the
+database has work while they are answered.
 
 Single transactions go first, because somebody stands at a terminal; what is sent in bulk gets the rest of each unit,
 and a quarter of it whatever happens, so that neither can starve the other.
@@ -20,6 +21,7 @@ from typing import Final, Protocol
 
 from shared.domain.errors import BrokenInvariant, Overloaded, TollgateError, Transient
 from shared.domain.transaction import Transaction
+from shared.ports.running import Runs
 from shared.services.scoring import Refused, Verdict
 from shared.services.stages import StageTimes
 
@@ -36,7 +38,7 @@ BULK_SHARE: Final = 4
 
 
 class Decider(Protocol):
-    """The deciding use case, used by one thread."""
+    """The deciding use case, used for one unit at a time."""
 
     def decide(self, transactions: Sequence[Transaction]) -> list[Verdict]:
         """One verdict for each, in their order; raises Transient if nothing or all of it may have been stored."""
@@ -73,8 +75,23 @@ class Answered:
     stages: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of work that is over.
+
+    Attributes:
+        verdicts: On its transactions.
+        latencies_s: For each of them the time from its arrival until its verdict, seconds.
+        stages: Seconds by stage of deciding.
+    """
+
+    verdicts: Sequence[Verdict]
+    latencies_s: Sequence[float]
+    stages: Mapping[str, float]
+
+
 class _Request:
-    """A request on its way; `taken`, `left` and `verdicts` belong to the deciding thread once pieces are taken."""
+    """A request on its way; `taken`, `left` and `verdicts` belong to whoever decides once pieces are taken."""
 
     __slots__ = ("arrived", "future", "is_over", "left", "loop", "stages", "taken", "transactions", "verdicts")
 
@@ -114,8 +131,7 @@ class _Piece:
 class Batching:
     """Decides for all requests of a process, in units of whoever waits. Safe to use from several event loops.
 
-    Nothing starts before the first request: the thread, its decider and so its connection are made by the process that
-    uses them. A thread that was lost (in a process that was forked) is started anew by the next request.
+    Nothing starts before the first request: the decider and so its connection are made by the process that uses them.
     """
 
     def __init__(
@@ -123,29 +139,31 @@ class Batching:
         make: Callable[[StageTimes], Decider],
         limits: BatchLimits,
         *,
+        runs: Runs,
         clock: Callable[[], float] = time.monotonic,
-        observe: Callable[[int, Mapping[str, float]], None] | None = None,
+        observe: Callable[[Unit], None] | None = None,
     ) -> None:
-        """Set up; `make` is called by the deciding thread, again after a fault that nobody classified.
+        """Set up.
 
         Args:
-            make: Makes the decider, which marks its stages.
+            make: Makes the decider, which marks its stages; called again after a fault that nobody classified.
             limits: Bounds.
+            runs: Runs the deciding.
             clock: Monotonic, seconds.
-            observe: Told after each unit how many transactions it had and what its stages took.
+            observe: Told of each unit that is over, when its callers have been.
         """
         self._make = make
         self._limits = limits
         self._clock = clock
+        self._runs = runs
         self._observe = observe
         self._lock = threading.Lock()
-        self._arrival = threading.Condition(self._lock)
-        self._stopping = threading.Event()
+        self._is_stopping = False
+        self._is_deciding = False
         self._singles: deque[_Request] = deque()
         self._bulk: deque[_Request] = deque()
         self._waiting = 0
         self._in_flight = 0
-        self._thread: threading.Thread | None = None
         self._stages = StageTimes()
         self._decider: Decider | None = None
 
@@ -181,35 +199,33 @@ class Batching:
             if request.left:
                 self._withdraw(request)
 
-    def stop(self, timeout_s: float = 10.0) -> None:
-        """Finish the unit in flight, refuse what waits, and end the thread; further requests are refused."""
-        self._stopping.set()
+    def stop(self) -> None:
+        """Refuse what waits and all further requests; the unit in flight is finished, but not waited for."""
         with self._lock:
+            self._is_stopping = True
             requests = [*self._singles, *self._bulk]
             self._singles.clear()
             self._bulk.clear()
             self._waiting = 0
-            self._arrival.notify_all()
-            thread = self._thread
         _tell(requests, Transient("the process is stopping"))
-        if thread is not None:
-            thread.join(timeout_s)
 
     # On the event loop
 
     def _enqueue(self, request: _Request) -> None:
         count = len(request.transactions)
         with self._lock:
-            if self._stopping.is_set():
+            if self._is_stopping:
                 raise Transient("the process is stopping")
             if self._waiting + count > self._limits.waiting:
                 raise Overloaded(f"{self._waiting} transactions wait already", self._retry_after_s())
             (self._singles if count == 1 else self._bulk).append(request)
             self._waiting += count
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="tollgate-deciding", daemon=True)
-                self._thread.start()
-            self._arrival.notify()
+            if self._is_deciding and not self._runs.is_running:
+                self._decider = None  # lost in the middle of a unit, and its connection with it
+                self._is_deciding = False
+            if not self._is_deciding:
+                self._is_deciding = True
+                self._runs.start(self._run)
 
     def _retry_after_s(self) -> int:
         """At worst, everybody who waits now is gone by their deadline."""
@@ -230,20 +246,18 @@ class Batching:
                 lane.remove(request)
                 self._waiting -= len(request.transactions) - request.taken
 
-    # In the deciding thread
+    # While deciding
 
     def _run(self) -> None:
         while pieces := self._next_unit():
             self._serve(pieces)
-        self._decider = None  # its connection is closed with it
 
     def _next_unit(self) -> list[_Piece]:
-        """Whoever waits, up to a unit; blocks until somebody does. Empty once the process is stopping."""
+        """Whoever waits, up to a unit; empty if nobody does, and then the next request starts the deciding again."""
         with self._lock:
-            while not self._waiting:
-                if self._stopping.is_set():
-                    return []
-                self._arrival.wait()
+            if not self._waiting:
+                self._is_deciding = False
+                return []
             pieces: list[_Piece] = []
             room = self._limits.unit
             kept = room // BULK_SHARE if self._bulk else 0
@@ -281,7 +295,9 @@ class Batching:
                 break
             except Transient as fault:
                 error = fault
-                if pause_s is None or self._stopping.wait(pause_s):
+                if pause_s is not None:
+                    self._runs.pause(pause_s)
+                if pause_s is None or self._is_stopping:
                     _log.warning("a unit of work was given up: %s", type(fault).__name__, exc_info=fault)
                     break
             except TollgateError as fault:
@@ -297,7 +313,9 @@ class Batching:
             verdicts = [Refused(transaction.transaction_id, error) for transaction in transactions]
         _deal(pieces, verdicts, taken)
         if self._observe is not None and pieces:
-            self._observe(len(transactions), taken)
+            now = self._clock()
+            latencies = [now - piece.request.arrived for piece in pieces for _ in range(piece.start, piece.stop)]
+            self._observe(Unit(verdicts, latencies, taken))
 
     def _one_by_one(self, transactions: list[Transaction]) -> list[Verdict]:
         """Decide each on its own, so that one at fault costs the others nothing but time."""
@@ -318,7 +336,7 @@ class Batching:
             verdicts = self._decider.decide(transactions)
         except TollgateError:
             raise
-        except Exception as error:  # the thread's outermost line: its callers must be told, and it must live on
+        except Exception as error:  # the outermost line: callers must be told, and the deciding must go on
             self._decider = None
             raise BrokenInvariant(f"{type(error).__name__} while deciding") from error
         if len(verdicts) != len(transactions):
@@ -349,13 +367,23 @@ def _deal(pieces: list[_Piece], verdicts: list[Verdict], stages: Mapping[str, fl
 
 
 def _tell(requests: Sequence[_Request], fallback: TollgateError) -> None:
-    """Wake the callers of requests, with one call for each event loop."""
+    """Wake the callers of requests, with one call for each event loop but the one this runs on."""
+    here = _loop_of_this_thread()
     by_loop: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
     for request in requests:
         by_loop.setdefault(request.loop, []).append(request)
     for loop, waiting in by_loop.items():
-        if not loop.is_closed():  # a loop that is gone has no callers
+        if loop is here:
+            _settle(waiting, fallback)
+        elif not loop.is_closed():  # a loop that is gone has no callers
             loop.call_soon_threadsafe(_settle, waiting, fallback)
+
+
+def _loop_of_this_thread() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _settle(requests: list[_Request], fallback: TollgateError) -> None:

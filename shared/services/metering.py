@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -186,6 +187,19 @@ class Meters:
         self._cells.add(place + bisect_left(family.buckets, value), 1.0)
         self._cells.add(place + len(family.buckets) + 1, value)
 
+    def record_all(self, family: Family, values: Sequence[float], *labels: str) -> None:
+        """Add values to a histogram, each cell once.
+
+        Raises:
+            KeyError: The family has no such combination of labels.
+        """
+        if not values:
+            return
+        place = place_of(family, *labels)
+        for bucket, count in Counter([bisect_left(family.buckets, value) for value in values]).items():
+            self._cells.add(place + bucket, float(count))
+        self._cells.add(place + len(family.buckets) + 1, sum(values))
+
     def samples(self, family: Family) -> Iterator[Sample]:
         """All totals of one family on this machine."""
         return samples(family, self._cells.totals())
@@ -243,10 +257,3 @@ def parts(family: Family, cells: Sequence[float], **labels: str) -> Iterator[Sam
             yield Sample(f"{family.name}_bucket", (*pairs, ("bin", bound)), cell)
         yield Sample(f"{family.name}_sum", pairs, cells[place + family.width - 1])
         yield Sample(f"{family.name}_count", pairs, sum(bins))
-
-
-def note_unit(meters: Meters, count: int, stages: Mapping[str, float]) -> None:
-    """Count a unit of work: its size, and what its stages took."""
-    meters.record(UNITS, count)
-    for stage, seconds in stages.items():
-        meters.count(STAGE_SECONDS, stage, by=seconds)

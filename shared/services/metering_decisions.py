@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from shared.domain.decision import DecidingPolicy
@@ -13,8 +14,19 @@ from shared.domain.transaction import Transaction
 from shared.ports.clock import Clock
 from shared.ports.ledger import Ledger
 from shared.ports.models import Scorers
+from shared.services.batching import Unit
 from shared.services.ingestion import IngestOutcome
-from shared.services.metering import CONFIDENCE, EVENTS, LATENCY, PREDICTIONS, REPEATS, STREAM_LAG, Meters
+from shared.services.metering import (
+    CONFIDENCE,
+    EVENTS,
+    LATENCY,
+    PREDICTIONS,
+    REPEATS,
+    STAGE_SECONDS,
+    STREAM_LAG,
+    UNITS,
+    Meters,
+)
 from shared.services.scoring import Decided, Scoring, Verdict
 
 
@@ -41,22 +53,33 @@ class MeteredScoring(Scoring):
         began = self._timer()
         verdicts = super().decide(transactions)
         seconds = self._timer() - began
-        for verdict in verdicts:
-            if isinstance(verdict, Decided):
-                note_decided(self._meters, verdict, seconds)
+        note_decided(self._meters, verdicts, [seconds] * len(verdicts))
         return verdicts
 
 
-def note_decided(meters: Meters, verdict: Decided, seconds: float) -> None:
-    """Count a decision that is durable, or the repeat of one."""
-    if verdict.repeated:
-        meters.count(REPEATS)
-        return
-    decision = verdict.record.decision
-    probability = decision.score.probability
-    meters.count(PREDICTIONS, decision.outcome.value)
-    meters.record(LATENCY, seconds)
-    meters.record(CONFIDENCE, max(probability, 1.0 - probability))
+def note_decided(meters: Meters, verdicts: Sequence[Verdict], latencies_s: Sequence[float]) -> None:
+    """Count the decisions among verdicts that are durable now, with their latencies, and the repeats of older ones."""
+    decided = [
+        (verdict, seconds)
+        for verdict, seconds in zip(verdicts, latencies_s, strict=True)
+        if isinstance(verdict, Decided)
+    ]
+    fresh = [(verdict.record.decision, seconds) for verdict, seconds in decided if not verdict.repeated]
+    if len(fresh) < len(decided):
+        meters.count(REPEATS, by=len(decided) - len(fresh))
+    for outcome, count in Counter([decision.outcome for decision, _ in fresh]).items():
+        meters.count(PREDICTIONS, outcome.value, by=count)
+    probabilities = [decision.score.probability for decision, _ in fresh]
+    meters.record_all(LATENCY, [seconds for _, seconds in fresh])
+    meters.record_all(CONFIDENCE, [max(probability, 1.0 - probability) for probability in probabilities])
+
+
+def note_unit(meters: Meters, unit: Unit) -> None:
+    """Count a unit of work: its size, what its stages took, and its decisions."""
+    meters.record(UNITS, len(unit.verdicts))
+    for stage, seconds in unit.stages.items():
+        meters.count(STAGE_SECONDS, stage, by=seconds)
+    note_decided(meters, unit.verdicts, unit.latencies_s)
 
 
 def note_events(meters: Meters, events: Sequence[StreamEvent], outcome: IngestOutcome, now_us: int) -> None:

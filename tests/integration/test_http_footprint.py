@@ -18,6 +18,7 @@ ALLOWED = {
     "cryptography",
     "cython_runtime",
     "function_app",
+    "greenlet",
     "idna",
     "isodate",
     "markupsafe",

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from shared.domain.errors import BrokenInvariant, Conflict, Overloaded, Transient
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.transaction import Transaction
-from shared.services.batching import Answered, Batching, BatchLimits
+from shared.services.batching import Answered, Batching, BatchLimits, Unit
 from shared.services.scoring import Refused, Verdict
 from shared.services.stages import StageTimes
+from tests.fakes.threads import Threaded
 
 DEADLINE_S = 60.0
 """So long that only `pass_time` lets it pass, however busy the machine is."""
@@ -65,13 +66,14 @@ def batching(
     recorder: Recorder | Callable[[StageTimes], Recorder], limits: BatchLimits | None = None
 ) -> Iterator[Batching]:
     make = recorder if callable(recorder) else lambda _: recorder
-    made = Batching(make, limits or patient())
-    try:
-        yield made
-    finally:
-        if isinstance(recorder, Recorder) and recorder.gate is not None:
-            recorder.gate.set()
-        made.stop()
+    with closing(Threaded()) as runs:
+        made = Batching(make, limits or patient(), runs=runs)
+        try:
+            yield made
+        finally:
+            if isinstance(recorder, Recorder) and recorder.gate is not None:
+                recorder.gate.set()
+            made.stop()
 
 
 def names(answered: Answered) -> list[str]:
@@ -316,7 +318,8 @@ def test_a_decider_that_cannot_be_made_yet_is_made_later() -> None:
 def test_nothing_starts_before_the_first_request_and_nothing_after_the_stop() -> None:
     recorder = Recorder(gate=threading.Event())
     before = set(threading.enumerate())
-    queue = Batching(lambda _: recorder, patient())
+    runs = Threaded()
+    queue = Batching(lambda _: recorder, patient(), runs=runs)
     assert set(threading.enumerate()) <= before
 
     async def run() -> None:
@@ -324,18 +327,18 @@ def test_nothing_starts_before_the_first_request_and_nothing_after_the_stop() ->
         await began(recorder)
         waiting = asyncio.create_task(queue.decide([transaction("b")]))
         await asyncio.sleep(0)
-        stopping = asyncio.create_task(asyncio.to_thread(queue.stop))
+        queue.stop()
         (refused,) = errors(await waiting)
         assert isinstance(refused, Transient)
         assert "is stopping" in str(refused)
         assert recorder.gate is not None
         recorder.gate.set()  # only now: while it stops, something is still in flight
-        await stopping
         assert isinstance(errors(await first)[0], Conflict)  # what was in flight is finished
         with pytest.raises(Transient):
             await queue.decide([transaction("c")])
 
     asyncio.run(run())
+    runs.close()
     assert recorder.units == [["a"]]
 
 
@@ -348,7 +351,7 @@ def test_several_loops_are_served() -> None:
 
 
 def test_stages_and_units_are_told() -> None:
-    told: list[tuple[int, list[str]]] = []
+    told: list[Unit] = []
     marked: list[StageTimes] = []
 
     class Staged(Recorder):
@@ -361,10 +364,15 @@ def test_stages_and_units_are_told() -> None:
         marked.append(stages)
         return Staged()
 
-    queue = Batching(make, patient(unit=2), observe=lambda count, stages: told.append((count, list(stages))))
-    answered = asyncio.run(queue.decide([transaction(name) for name in "abc"]))
-    queue.stop()
+    with closing(Threaded()) as runs:
+        queue = Batching(make, patient(unit=2), runs=runs, observe=told.append)
+        answered = asyncio.run(queue.decide([transaction(name) for name in "abc"]))
+        assert asyncio.run(queue.decide([])) == Answered([], {})
     assert list(answered.stages) == ["queue", "claim", "write"]
     assert all(seconds >= 0 for seconds in answered.stages.values())
-    assert told == [(2, ["claim", "write"]), (1, ["claim", "write"])]
-    assert asyncio.run(Batching(make, patient()).decide([])) == Answered([], {})
+    assert [list(unit.stages) for unit in told] == [["claim", "write"]] * 2
+    assert [verdict.transaction_id for unit in told for verdict in unit.verdicts if isinstance(verdict, Refused)] == [
+        *"abc"
+    ]
+    assert [len(unit.latencies_s) for unit in told] == [2, 1]
+    assert told[1].latencies_s[0] >= max(told[0].latencies_s) >= sum(told[0].stages.values())

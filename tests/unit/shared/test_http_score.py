@@ -13,6 +13,7 @@ from typing import Any
 import azure.functions as func
 import pytest
 
+from shared.adapters.fibres import Fibres
 from shared.domain.cost_policy import CostPolicy, Costs
 from shared.domain.decision import Policy
 from shared.domain.decision_record import read_decision
@@ -22,13 +23,14 @@ from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY, format_instant
 from shared.domain.surrogates import KeyRing, SurrogateKey
 from shared.domain.transaction import FUTURE_TOLERANCE_US
-from shared.entrypoints.http_score import BodyLimits, ScoreRoutes
+from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, log_unit
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.wire_cors import Cors
 from shared.entrypoints.wire_decision import decision_document, encode
 from shared.entrypoints.wire_shapes import Decision, Results
-from shared.services.batching import Batching, BatchLimits
+from shared.services.batching import Batching, BatchLimits, Unit
 from shared.services.metering import N_CELLS, PREDICTIONS, REPEATS, REQUESTS, Meters
+from shared.services.metering_decisions import note_unit
 from shared.services.scoring import Scoring
 from shared.services.stages import StageTimes
 from tests.fakes.bundles import trained_scorer
@@ -108,8 +110,14 @@ def app() -> Iterator[App]:
     def make(stages: StageTimes) -> Scoring:
         return Scoring(ledger, scorers, policy=Policy(0.3, 0.8), keys=KEYS, clock=clock, stages=stages)
 
-    batching = Batching(make, BatchLimits(deadline_s=60.0))
-    front = Front(Meters(MemoryCells()), Cors(frozenset({"https://console.example"})))
+    meters = Meters(MemoryCells())
+
+    def noting(unit: Unit) -> None:
+        note_unit(meters, unit)
+        log_unit(unit)
+
+    batching = Batching(make, BatchLimits(deadline_s=60.0), runs=Fibres(), observe=noting)
+    front = Front(meters, Cors(frozenset({"https://console.example"})))
     routes = ScoreRoutes(batching, front, clock, "EUR", BodyLimits(body_bytes=4096, transactions=10))
     yield App(ledger, scorers, clock, batching, front, routes)
     batching.stop()
@@ -317,6 +325,28 @@ def test_a_decision_is_logged_once_and_tells_nothing_of_the_payment(app: App, ca
     lines = [record.getMessage() for record in caplog.records]
     assert len([line for line in lines if line.startswith("decided ") and '"transaction_id":"t-1"' in line]) == 1
     assert not [line for line in lines if "4711" in line or "corner" in line or "987654" in line]
+
+
+def test_a_unit_is_one_line_of_log_with_every_id(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    app.one(app.fields())
+    with caplog.at_level(logging.INFO):
+        items = [app.fields("t-5"), app.fields(), app.fields("t-6"), app.fields(amount_minor=1)]
+        answer = read(app.many({"transactions": items}))
+    decided, refused = {}, []
+    for message in [record.getMessage() for record in caplog.records if record.name.endswith("http_score")]:
+        text, _, fields = message.partition(" {")
+        if text == "decided":
+            decided = json.loads("{" + fields)
+        else:
+            refused.append(json.loads("{" + message.partition("{")[2]))
+    assert [refusal["transaction_id"] for refusal in refused] == ["t-1"]
+    assert (decided["count"], decided["seconds"] > 0) == (3, True)
+    assert [line["transaction_id"] for line in decided["decisions"]] == ["t-5", "t-1", "t-6"]
+    assert [line.get("repeated", False) for line in decided["decisions"]] == [False, True, False]
+    told = [(result["decision"]["decision"], result["decision"]["score"]) for result in answer["results"][:3]]
+    assert [(line["decision"], line["score"]) for line in decided["decisions"]] == told
+    model = answer["results"][0]["decision"]["model"]
+    assert decided["decisions"][0]["model"] == f"{model['name']}/{model['version']}/{model['digest'][:12]}"
 
 
 def test_an_answer_is_a_function_of_the_record(app: App) -> None:

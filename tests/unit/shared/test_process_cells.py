@@ -9,9 +9,14 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shared.adapters.process_cells import ProcessCells, shared_folder
+from shared.domain.errors import Transient
+from shared.domain.identifiers import TransactionId
 from shared.entrypoints.http_metrics import metrics
+from shared.services.batching import Unit
 from shared.services.metering import (
     CONFIDENCE,
     DURATION,
@@ -21,8 +26,9 @@ from shared.services.metering import (
     STAGE_SECONDS,
     UNITS,
     Meters,
-    note_unit,
 )
+from shared.services.metering_decisions import note_unit
+from shared.services.scoring import Refused
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -93,7 +99,8 @@ def test_the_text_is_what_prometheus_reads(tmp_path: Path) -> None:
     meters.record(CONFIDENCE, 0.6)  # on a bound
     meters.record(CONFIDENCE, 0.95001)
     meters.record(DURATION, 7.0, "score")  # beyond all bounds
-    note_unit(meters, 8, {"claim": 0.5})
+    refused = [Refused(TransactionId(name), Transient("down")) for name in "abcdefgh"]
+    note_unit(meters, Unit(refused, [0.1] * 8, {"claim": 0.5}))
     answer = metrics(meters, {"tollgate_waiting_transactions": ("Waiting.", 3.0)})
     text = answer.get_body().decode()
     lines = text.splitlines()
@@ -112,6 +119,30 @@ def test_the_text_is_what_prometheus_reads(tmp_path: Path) -> None:
     assert [sample.value for sample in meters.samples(UNITS)][-2:] == [8.0, 1.0]
     assert text.endswith("\n")
     assert all(f"# TYPE {family.name} " in text for family in FAMILIES)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.001, 0.0011, 0.5, 5.0, 7.0])))
+def test_many_values_count_as_each_of_them(values: list[float]) -> None:
+    one, all_ = _Cells(), _Cells()
+    for value in values:
+        Meters(one).record(DURATION, value, "score")
+    Meters(all_).record_all(DURATION, values, "score")
+    assert all_.own() == pytest.approx(one.own())
+
+
+class _Cells:
+    """Cells in memory."""
+
+    def __init__(self) -> None:
+        self._row = [0.0] * N_CELLS
+
+    def add(self, place: int, amount: float) -> None:
+        self._row[place] += amount
+
+    def own(self) -> list[float]:
+        return self._row
+
+    totals = own
 
 
 def test_unknown_labels_are_a_mistake_of_ours(tmp_path: Path) -> None:

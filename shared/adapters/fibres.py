@@ -1,0 +1,149 @@
+"""Work that is written to block runs on the event loop's own thread, and gives way wherever it would wait.
+
+A thread beside the loop costs more than its work: two busy threads of one interpreter hand its lock to each other at
+every system call of either, 25 times for each decision (record 0037). A fibre has a stack of its own, so its code is
+what threads run; where it would wait, it switches to the event loop, which goes on with it afterwards.
+
+Source: greenlet's documentation ("Parents and switching"): a switch suspends the current stack and resumes another one
+of the same thread; the parent is the one that made it, here that of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from greenlet import error, getcurrent, greenlet
+
+from shared.adapters.waiting import BLOCKING
+
+LOOK_AGAIN_S: Final = 0.1
+"""Seconds after which a wait looks for itself whether its socket is ready.
+
+An event loop on libuv does not tell of a socket that has an error, such as that of a server that was killed
+(`uv__poll_io` stops the watch and reports EBADF); without this the wait would last until its deadline.
+"""
+
+
+class Fibres:
+    """Runs one piece of work at a time as a fibre of the event loop that it was started on.
+
+    Work whose loop was closed under it is ended, by `GreenletExit` where it waits, before the next one begins.
+    """
+
+    def __init__(self) -> None:
+        self._loop: AbstractEventLoop | None = None
+        self._fibre: greenlet | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether what was started goes on; not if it ended, or its event loop was closed."""
+        return self._loop is not None and not self._loop.is_closed()
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin a piece of work at the next turn of the running event loop: after all that is ready in this one."""
+        self._loop = loop = asyncio.get_running_loop()
+        loop.call_soon(self._begin, work, loop)
+
+    def pause(self, seconds: float) -> None:
+        """Let the event loop go on for a while."""
+        fibre = getcurrent()
+        if fibre.parent is None:
+            time.sleep(seconds)
+            return
+        asyncio.get_running_loop().call_later(seconds, fibre.switch)
+        fibre.parent.switch()
+
+    def aside[T](self, work: Callable[[], T]) -> T:
+        """The outcome of work that cannot give way, done in a thread of the event loop's pool; outside of fibres, here.
+
+        Raises:
+            Exception: What the work raised.
+        """
+        fibre = getcurrent()
+        if fibre.parent is None:
+            return BLOCKING.aside(work)
+        done = asyncio.get_running_loop().run_in_executor(None, work)
+        done.add_done_callback(lambda _: fibre.switch())
+        fibre.parent.switch()
+        return done.result()
+
+    def ready(self, descriptor: int, events: int, seconds: float) -> int:
+        """Wait until a socket is ready for any of some events, and no longer than so many seconds.
+
+        Args:
+            descriptor: Of the socket.
+            events: `POLLIN`, `POLLOUT` or both.
+            seconds: The longest wait; outside of any fibre the thread waits.
+
+        Returns:
+            The events it is ready for, errors among them; 0 if there were none in time.
+        """
+        fibre = getcurrent()
+        if fibre.parent is None:
+            return BLOCKING.ready(descriptor, events, seconds)
+        return _Wait(fibre, descriptor, events, seconds).over(fibre.parent)
+
+    def _begin(self, work: Callable[[], None], loop: AbstractEventLoop) -> None:
+        lost, self._fibre = self._fibre, greenlet(partial(self._run, work, loop))
+        if lost is not None:
+            with suppress(error):  # it was lost with a thread
+                lost.throw()
+        self._fibre.switch()
+
+    def _run(self, work: Callable[[], None], loop: AbstractEventLoop) -> None:
+        try:
+            work()
+        finally:
+            if self._loop is loop:
+                self._loop = self._fibre = None
+
+
+class _Wait:
+    """One wait of a fibre for a socket."""
+
+    __slots__ = ("_descriptor", "_events", "_fibre", "_found", "_loop", "_timer", "_until")
+
+    def __init__(self, fibre: greenlet, descriptor: int, events: int, seconds: float) -> None:
+        self._fibre = fibre
+        self._descriptor = descriptor
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._until = self._loop.time() + seconds
+        self._timer = self._loop.call_later(min(seconds, LOOK_AGAIN_S), self._look)
+        self._found = 0
+
+    def over(self, parent: greenlet) -> int:
+        """Give way to the event loop until it is over; the events that were found."""
+        if self._events & select.POLLIN:
+            self._loop.add_reader(self._descriptor, self._end, select.POLLIN)
+        if self._events & select.POLLOUT:
+            self._loop.add_writer(self._descriptor, self._end, select.POLLOUT)
+        try:
+            parent.switch()
+        finally:
+            # At once, because whoever closes the socket must find it watched no more.
+            self._timer.cancel()
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._descriptor)
+                if self._events & select.POLLOUT:
+                    self._loop.remove_writer(self._descriptor)
+        return self._found
+
+    def _end(self, found: int) -> None:
+        self._found = found
+        self._fibre.switch()
+
+    def _look(self) -> None:
+        found = BLOCKING.ready(self._descriptor, self._events, 0.0)
+        left_s = self._until - self._loop.time()
+        if found or left_s <= 0:
+            self._end(found)
+        else:
+            self._timer = self._loop.call_later(min(left_s, LOOK_AGAIN_S), self._look)
