@@ -8,6 +8,7 @@ from typing import Final
 from shared.adapters.postgres import PostgresConnection
 from shared.adapters.postgres_errors import translated
 from shared.adapters.postgres_session import PostgresSession
+from shared.domain.errors import Transient
 from shared.domain.identifiers import TransactionId
 
 # By way of the id's event time, so that only one partition is looked into.
@@ -30,14 +31,26 @@ class PostgresDecisions:
     def find(self, transaction_id: TransactionId) -> bytes | None:
         """Canonical bytes of a decision; None if there is none. Cost: one round trip.
 
+        A connection that was lost while nobody asked costs no request: it is opened anew.
+
         Raises:
             Transient: The database cannot be reached now.
         """
         with self._lock:
+            was_open = self._session.is_open
             try:
-                with translated("looking a decision up"):
-                    row = self._session.connection.execute(_FIND, [transaction_id]).fetchone()
-            except BaseException:
-                self._session.close()  # the next one starts with a connection that works
+                return self._found(transaction_id)
+            except Transient:
+                is_lost = not self._session.is_open
+                self._session.close()  # the next look starts with a connection that works
+                if was_open and is_lost:
+                    return self._found(transaction_id)
                 raise
+            except BaseException:
+                self._session.close()
+                raise
+
+    def _found(self, transaction_id: TransactionId) -> bytes | None:
+        with translated("looking a decision up"):
+            row = self._session.connection.execute(_FIND, [transaction_id]).fetchone()
         return None if row is None else bytes(row[0])

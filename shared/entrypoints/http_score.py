@@ -16,11 +16,11 @@ import azure.functions as func
 from shared.domain.errors import BrokenInvariant, InvalidInput, TollgateError, Transient
 from shared.domain.event import parse_object
 from shared.domain.transaction import ALLOWED_LATENESS_US, Acceptance, Transaction, parse_transaction
-from shared.entrypoints.http_score_front import Front
+from shared.entrypoints.http_score_front import Front, Timed
 from shared.entrypoints.problems import describe, problem_document, problem_response
 from shared.entrypoints.wire_decision import Document, decision_document, encode
 from shared.ports.clock import Clock
-from shared.services.batching import Answered, Batching, Unit
+from shared.services.batching import Batching, Unit
 from shared.services.scoring import Decided, Refused, Verdict
 from shared.telemetry import with_fields
 
@@ -65,7 +65,7 @@ class ScoreRoutes:
         """
         return await self._front.run("score_batch", request, self._many)
 
-    async def _one(self, request: func.HttpRequest) -> func.HttpResponse:
+    async def _one(self, request: func.HttpRequest) -> func.HttpResponse | Timed:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
@@ -75,9 +75,9 @@ class ScoreRoutes:
         if isinstance(verdict, Refused):
             raise verdict.error
         headers = {"Idempotent-Replayed": "true"} if verdict.repeated else {}
-        return _json(encode(decision_document(verdict.record)), answered, headers)
+        return Timed(encode(decision_document(verdict.record)), headers, answered.stages)
 
-    async def _many(self, request: func.HttpRequest) -> func.HttpResponse:
+    async def _many(self, request: func.HttpRequest) -> func.HttpResponse | Timed:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
@@ -99,7 +99,7 @@ class ScoreRoutes:
         errors = [verdict.error for verdict in answered.verdicts if isinstance(verdict, Refused)]
         if errors and len(errors) == len(items) and all(isinstance(error, Transient) for error in errors):
             raise errors[0]
-        return _json(encode({"results": results}), answered, {})
+        return Timed(encode({"results": results}), {}, answered.stages)
 
     def _refusal(self, request: func.HttpRequest) -> func.HttpResponse | None:
         """What cannot be read at all: another media type, or a body beyond the limit."""
@@ -136,8 +136,8 @@ class ScoreRoutes:
 def log_unit(unit: Unit) -> None:
     """Log a unit of work: one line with every id in it, and nothing that tells of a person or a payment.
 
-    A line for each decision would cost more than its answer, and where a host samples what it forwards, most of them
-    would be lost.
+    A line for each decision would cost more than reading its request, and where a host samples what it forwards, most
+    of them would be lost.
     """
     for verdict in unit.verdicts:
         if isinstance(verdict, Refused):
@@ -191,10 +191,3 @@ def _problem(error: TollgateError) -> Document:
         _log.error("a transaction cannot be decided", exc_info=error)
     status, detail, members = describe(error)
     return {"status": int(status), "problem": problem_document(status, detail, **members)}
-
-
-def _json(body: bytes, answered: Answered, headers: dict[str, str]) -> func.HttpResponse:
-    timings = ", ".join(f"{stage};dur={seconds * 1000:.3f}" for stage, seconds in answered.stages.items())
-    if timings:
-        headers["Server-Timing"] = timings
-    return func.HttpResponse(body, headers=headers, mimetype=_JSON)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import azure.functions as func
@@ -17,7 +18,25 @@ from shared.telemetry import with_fields
 
 _log = logging.getLogger(__name__)
 
-type AsyncHandler = Callable[[func.HttpRequest], Awaitable[func.HttpResponse]]
+_JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A good answer of which is known where its time went; its response is made once, with all headers.
+
+    Attributes:
+        body: JSON.
+        headers: Beside those that every answer has.
+        stages: Seconds by stage.
+    """
+
+    body: bytes
+    headers: dict[str, str]
+    stages: Mapping[str, float]
+
+
+type AsyncHandler = Callable[[func.HttpRequest], Awaitable[func.HttpResponse | Timed]]
 type SyncHandler = Callable[[func.HttpRequest], func.HttpResponse]
 
 
@@ -32,6 +51,7 @@ class Front:
     async def run(self, route: str, request: func.HttpRequest, handler: AsyncHandler) -> func.HttpResponse:
         """Answer a request on the event loop; `route` is the group that it is counted in."""
         began = self._timer()
+        response: func.HttpResponse | Timed
         try:
             response = await handler(request)
         except Exception as error:  # noqa: BLE001 - the outermost line: the caller is told, the log has the traceback
@@ -56,16 +76,21 @@ class Front:
         return answer(error if isinstance(error, TollgateError) else BrokenInvariant(type(error).__name__))
 
     def _finish(
-        self, route: str, request: func.HttpRequest, response: func.HttpResponse, began: float
+        self, route: str, request: func.HttpRequest, answered: func.HttpResponse | Timed, began: float
     ) -> func.HttpResponse:
         seconds = self._timer() - began
+        total = f"total;dur={seconds * 1000:.3f}"
+        if isinstance(answered, Timed):
+            stages = [f"{stage};dur={taken * 1000:.3f}" for stage, taken in answered.stages.items()]
+            headers = {**answered.headers, "Server-Timing": ", ".join([*stages, total])}
+            response = func.HttpResponse(answered.body, headers=headers, mimetype=_JSON)
+        else:
+            response = answered
+            response.headers["Server-Timing"] = total
         status = response.status_code
         if str(status) in STATUSES:
             self.meters.count(REQUESTS, route, str(int(status)))
         self.meters.record(DURATION, seconds, route)
         if status >= HTTPStatus.BAD_REQUEST:
             self.meters.count(ERRORS, route, "server" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "client")
-        timings = response.headers.get("Server-Timing")
-        total = f"total;dur={seconds * 1000:.3f}"
-        response.headers["Server-Timing"] = f"{timings}, {total}" if timings else total
         return self.cors.admit(request, response)

@@ -151,7 +151,9 @@ def test_refusals_are_problems(live: Live, body: bytes, content_type: str, statu
 
 
 def test_connections_that_the_server_closes_cost_no_request(live: Live) -> None:
-    assert live.app.score(fields()).status == 200
+    stored = fields()
+    assert live.app.score(stored).status == 200
+    path = f"/api/decisions/{stored['transaction_id']}"
     with psycopg.connect(login(live.database), autocommit=True, application_name="a test") as connection:
         for _ in range(3):
             ended = connection.execute(
@@ -160,6 +162,7 @@ def test_connections_that_the_server_closes_cost_no_request(live: Live) -> None:
             ).fetchall()
             assert ended
             assert [live.app.score(fields()).status for _ in range(4)] == [200] * 4
+            assert [live.app.host.get(path).status for _ in range(4)] == [200] * 4
 
 
 def test_clients_that_leave_do_no_harm(live: Live) -> None:
