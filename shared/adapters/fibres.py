@@ -17,18 +17,10 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final
 
 from greenlet import error, getcurrent, greenlet
 
 from shared.adapters.waiting import BLOCKING
-
-LOOK_AGAIN_S: Final = 0.1
-"""Seconds after which a wait looks for itself whether its socket is ready.
-
-An event loop on libuv does not tell of a socket that has an error, such as that of a server that was killed
-(`uv__poll_io` stops the watch and reports EBADF); without this the wait would last until its deadline.
-"""
 
 
 class Fibres:
@@ -83,7 +75,7 @@ class Fibres:
             seconds: The longest wait; outside of any fibre the thread waits.
 
         Returns:
-            The events it is ready for, errors among them; 0 if there were none in time.
+            An event that it is ready for, which a socket that is lost is for reading; 0 if there was none in time.
         """
         fibre = getcurrent()
         if fibre.parent is None:
@@ -108,15 +100,14 @@ class Fibres:
 class _Wait:
     """One wait of a fibre for a socket."""
 
-    __slots__ = ("_descriptor", "_events", "_fibre", "_found", "_loop", "_timer", "_until")
+    __slots__ = ("_descriptor", "_events", "_fibre", "_found", "_loop", "_timer")
 
     def __init__(self, fibre: greenlet, descriptor: int, events: int, seconds: float) -> None:
         self._fibre = fibre
         self._descriptor = descriptor
         self._events = events
         self._loop = asyncio.get_running_loop()
-        self._until = self._loop.time() + seconds
-        self._timer = self._loop.call_later(min(seconds, LOOK_AGAIN_S), self._look)
+        self._timer = self._loop.call_later(seconds, self._end, 0)
         self._found = 0
 
     def over(self, parent: greenlet) -> int:
@@ -139,11 +130,3 @@ class _Wait:
     def _end(self, found: int) -> None:
         self._found = found
         self._fibre.switch()
-
-    def _look(self) -> None:
-        found = BLOCKING.ready(self._descriptor, self._events, 0.0)
-        left_s = self._until - self._loop.time()
-        if found or left_s <= 0:
-            self._end(found)
-        else:
-            self._timer = self._loop.call_later(min(left_s, LOOK_AGAIN_S), self._look)

@@ -15,7 +15,7 @@ class Waits(Protocol):
         ...
 
     def ready(self, descriptor: int, events: int, seconds: float) -> int:
-        """The events that a socket is ready for, errors among them; 0 if none of those asked for came in time."""
+        """What a socket is ready for, a lost one for reading or an error; 0 if nothing came in time."""
         ...
 
 
