@@ -10,7 +10,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 type LogFormat = Literal["text", "json"]
@@ -32,12 +31,7 @@ def _extras(record: logging.LogRecord) -> dict[str, object]:
 
 
 def _moment(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
-
-
-@lru_cache(maxsize=1)
-def _second(moment: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment))
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03d}Z"
 
 
 class TextLines(logging.Formatter):

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -198,7 +199,7 @@ class Front:
         self, function: HttpFunction, request: RpcHttp, headers: dict[str, str]
     ) -> tuple[int, Headers, bytes]:
         name = function.loaded.name
-        invocation_id = _new_invocation_id()
+        invocation_id = str(uuid.uuid4())
         started = time.perf_counter()
         try:
             outcome = await self.app.invoke(
@@ -271,12 +272,6 @@ def _trigger_data(request: Any) -> dict[str, object]:
     if isinstance(parsed, dict):
         data.update({name: value for name, value in parsed.items() if isinstance(value, str | int | float)})
     return {**data, **request.query, **request.params}
-
-
-def _new_invocation_id() -> str:
-    """A random UUID as the cloud's host makes them (RFC 9562, version 4), at a fifth of the library's price."""
-    drawn = os.urandom(16).hex()
-    return f"{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-{'89ab'[int(drawn[16], 16) & 3]}{drawn[17:20]}-{drawn[20:]}"
 
 
 def _new_traceparent() -> str:

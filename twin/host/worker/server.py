@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 from email.utils import formatdate
-from typing import Any, cast
+from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -35,45 +35,10 @@ BLOCKED_S = 0.1
 LOOK_AGAIN_S = 0.001
 
 
-class _OneWrite:
-    """A transport that sends what is written in one turn of the event loop at once, as the cloud's front does.
-
-    uvicorn writes an answer's head and its body one after the other; each is a system call that wakes the client.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._parts: list[bytes] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Send at the end of this turn."""
-        if not self._parts:
-            self._loop.call_soon(self._flush)
-        self._parts.append(data)
-
-    def close(self) -> None:
-        """Close once everything has left."""
-        self._flush()
-        self._transport.close()
-
-    def _flush(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts:
-            self._transport.write(b"".join(parts))
-
-
 class _Connection(HttpToolsProtocol):
     """uvicorn's protocol, which also says when it is closed."""
 
     on_closed: Callable[[], None]
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Write through `_OneWrite`."""
-        super().connection_made(cast("asyncio.Transport", _OneWrite(transport, self.loop)))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Every response byte has left, or cannot leave any more."""
