@@ -6,9 +6,7 @@ import threading
 from typing import Final
 
 from shared.adapters.postgres import PostgresConnection
-from shared.adapters.postgres_errors import translated
 from shared.adapters.postgres_session import PostgresSession
-from shared.domain.errors import Transient
 from shared.domain.identifiers import TransactionId
 
 # By way of the id's event time, so that only one partition is looked into.
@@ -29,28 +27,11 @@ class PostgresDecisions:
         self._lock = threading.Lock()
 
     def find(self, transaction_id: TransactionId) -> bytes | None:
-        """Canonical bytes of a decision; None if there is none. Cost: one round trip.
-
-        A connection that was lost while nobody asked costs no request: it is opened anew.
+        """Canonical bytes of a decision; None if there is none.
 
         Raises:
             Transient: The database cannot be reached now.
         """
         with self._lock:
-            was_open = self._session.is_open
-            try:
-                return self._found(transaction_id)
-            except Transient:
-                is_lost = not self._session.is_open
-                self._session.close()  # the next look starts with a connection that works
-                if was_open and is_lost:
-                    return self._found(transaction_id)
-                raise
-            except BaseException:
-                self._session.close()
-                raise
-
-    def _found(self, transaction_id: TransactionId) -> bytes | None:
-        with translated("looking a decision up"):
-            row = self._session.connection.execute(_FIND, [transaction_id]).fetchone()
-        return None if row is None else bytes(row[0])
+            rows = self._session.rows("looking a decision up", _FIND, [transaction_id])
+        return bytes(rows[0][0]) if rows else None

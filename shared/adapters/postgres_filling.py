@@ -173,6 +173,13 @@ class PostgresStateFilling:
             with suppress(psycopg.Error):
                 self._writing.connection.execute(_NO_LONGER_ALONE)
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """A transaction on the connection that holds the lock; the session's own may begin on another one."""
+        connection = self._writing.connection
+        with connection.transaction():
+            yield connection
+
     def outlast_writers(self) -> None:
         """Wait for all transactions that are open now: who makes an entity has claimed an id before it asks."""
         deadline_s = time.monotonic() + WAIT_S
@@ -208,7 +215,7 @@ class PostgresStateFilling:
 
     def _raise(self, entity: Entity, span: Span, keys: Sequence[str]) -> dict[str, Header]:
         """Let nothing be dropped any more that the layout needs; the headers of those that lack something now."""
-        with self._writing.transaction() as connection:
+        with self._transaction() as connection:
             found = connection.execute(_OF[entity].lock, [keys]).fetchall()
             before = {key: read_header(data) for key, data in found}
             after = {key: raised(header, span) for key, (header, _) in before.items()}
@@ -246,7 +253,7 @@ class PostgresStateFilling:
         labels = self._labels(LABELS, [[event.transaction_id for item in part for event in item.events]])
         pasts = {item.key: Past(item.header, _labelled(item.events, labels)) for item in part}
         since = {item.key: item.header for item in part}
-        with self._writing.transaction() as connection:
+        with self._transaction() as connection:
             headers: dict[str, bytes] = dict(connection.execute(_OF[entity].lock, [list(pasts)]).fetchall())
             tiles: dict[str, list[bytes]] = {}
             for key, data in connection.execute(_TILES, [ENTITY_CODES[entity], list(headers)]):

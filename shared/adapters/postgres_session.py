@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -86,16 +86,30 @@ class PostgresSession:
     def transaction(self) -> Iterator[Connection]:
         """A transaction that is committed at the end, or rolled back if anything is raised.
 
+        A connection that was lost while nobody used it costs nobody anything: it is noticed when the transaction
+        begins, which then begins on another one. So nothing of a session but its settings outlives a transaction.
         After an error that leaves the connection in doubt it is closed; the next transaction opens another one.
         """
-        connection = self.connection
         try:
-            with connection.transaction():
+            with ExitStack() as begun:
+                was_open = self.is_open
+                try:
+                    connection = self._begun(begun)
+                except psycopg.OperationalError:
+                    if not was_open or self.is_open:
+                        raise
+                    connection = self._begun(begun)
                 yield connection
         except BaseException:
-            if connection.closed or connection.broken or connection.info.transaction_status != _IDLE:
+            held = self._connection
+            if held is not None and (held.closed or held.broken or held.info.transaction_status != _IDLE):
                 self.close()
             raise
+
+    def _begun(self, stack: ExitStack) -> Connection:
+        connection = self.connection
+        stack.enter_context(connection.transaction())
+        return connection
 
     def rows(
         self, doing: str, statement: str, values: Sequence[object] | Mapping[str, object] = ()
