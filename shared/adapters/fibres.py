@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import select
-import time
 from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
 from greenlet import error, getcurrent, greenlet
-
-from shared.adapters.waiting import BLOCKING
 
 
 class Fibres:
@@ -45,25 +42,19 @@ class Fibres:
 
     def pause(self, seconds: float) -> None:
         """Let the event loop go on for a while."""
-        fibre = getcurrent()
-        if fibre.parent is None:
-            time.sleep(seconds)
-            return
-        asyncio.get_running_loop().call_later(seconds, fibre.switch)
-        fibre.parent.switch()
+        asyncio.get_running_loop().call_later(seconds, getcurrent().switch)
+        _give_way()
 
     def aside[T](self, work: Callable[[], T]) -> T:
-        """The outcome of work that cannot give way, done in a thread of the event loop's pool; outside of fibres, here.
+        """The outcome of work that cannot give way, done in a thread of the event loop's pool.
 
         Raises:
             Exception: What the work raised.
         """
         fibre = getcurrent()
-        if fibre.parent is None:
-            return BLOCKING.aside(work)
         done = asyncio.get_running_loop().run_in_executor(None, work)
         done.add_done_callback(lambda _: fibre.switch())
-        fibre.parent.switch()
+        _give_way()
         return done.result()
 
     def ready(self, descriptor: int, events: int, seconds: float) -> int:
@@ -72,15 +63,12 @@ class Fibres:
         Args:
             descriptor: Of the socket.
             events: `POLLIN`, `POLLOUT` or both.
-            seconds: The longest wait; outside of any fibre the thread waits.
+            seconds: The longest wait.
 
         Returns:
             An event that it is ready for, which a socket that is lost is for reading; 0 if there was none in time.
         """
-        fibre = getcurrent()
-        if fibre.parent is None:
-            return BLOCKING.ready(descriptor, events, seconds)
-        return _Wait(fibre, descriptor, events, seconds).over(fibre.parent)
+        return _Wait(descriptor, events, seconds).over()
 
     def _begin(self, work: Callable[[], None], loop: AbstractEventLoop) -> None:
         lost, self._fibre = self._fibre, greenlet(partial(self._run, work, loop))
@@ -102,22 +90,22 @@ class _Wait:
 
     __slots__ = ("_descriptor", "_events", "_fibre", "_found", "_loop", "_timer")
 
-    def __init__(self, fibre: greenlet, descriptor: int, events: int, seconds: float) -> None:
-        self._fibre = fibre
+    def __init__(self, descriptor: int, events: int, seconds: float) -> None:
+        self._fibre = getcurrent()
         self._descriptor = descriptor
         self._events = events
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(seconds, self._end, 0)
         self._found = 0
 
-    def over(self, parent: greenlet) -> int:
+    def over(self) -> int:
         """Give way to the event loop until it is over; the events that were found."""
         if self._events & select.POLLIN:
             self._loop.add_reader(self._descriptor, self._end, select.POLLIN)
         if self._events & select.POLLOUT:
             self._loop.add_writer(self._descriptor, self._end, select.POLLOUT)
         try:
-            parent.switch()
+            _give_way()
         finally:
             # At once, because whoever closes the socket must find it watched no more.
             self._timer.cancel()
@@ -130,3 +118,11 @@ class _Wait:
     def _end(self, found: int) -> None:
         self._found = found
         self._fibre.switch()
+
+
+def _give_way() -> None:
+    """Go on with the event loop, until somebody switches back."""
+    parent = getcurrent().parent
+    if parent is None:
+        raise RuntimeError("only a fibre can give way")
+    parent.switch()

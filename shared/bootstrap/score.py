@@ -20,15 +20,14 @@ from shared.bootstrap.metering import meters_of
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of, load_scorer
 from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
 from shared.entrypoints.http_models import RoleBook
-from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, log_unit
+from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, unit_notes
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
 from shared.entrypoints.wire_cors import Cors, parse_origins
 from shared.ports.clock import Clock
 from shared.ports.probes import Dependency, ProbeReceipts
-from shared.services.batching import Batching, BatchLimits, Unit
+from shared.services.batching import Batching, BatchLimits
 from shared.services.metering import REPLAYS, Meters
-from shared.services.metering_decisions import note_unit
 from shared.services.readiness import ChampionDependency
 from shared.services.replaying import Replay, Replaying
 from shared.services.scoring import Scoring
@@ -65,16 +64,11 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
     meters = meters_of("score", where, settings.meters_flush_s, clock)
     front = Front(meters, Cors(parse_origins(settings.cors_origins)))
     fibres = Fibres()
-
-    def noting(unit: Unit) -> None:
-        note_unit(meters, unit)
-        log_unit(unit)
-
     batching = Batching(
         lambda stages: _scoring(settings, where, source, clock=clock, stages=stages, fibres=fibres),
         BatchLimits(waiting=settings.queue_limit, deadline_s=settings.deadline_ms / 1000),
         runs=fibres,
-        observe=noting,
+        observe=unit_notes(meters),
     )
     limits = BodyLimits(settings.body_limit_bytes, settings.batch_limit, settings.lateness_us)
     parts = ScoreParts(
@@ -123,9 +117,17 @@ def _scoring(
         fibres.aside(source.refresh)  # waits for the look that is under way
     source.current()
     ledger = ledger_of(where, "score", settings.state_cache_bytes, fibres)
-    # All that is loaded by now stays as long as the process; a full collection took 110 ms to look at it (measured).
-    gc.freeze()
+    _leave_what_is_loaded()
     return Scoring(ledger, source, policy=settings.policy_rule, keys=settings.key_ring, clock=clock, stages=stages)
+
+
+@cache
+def _leave_what_is_loaded() -> None:
+    """Let the collector look no more at what is loaded by now: a full collection of it took 100 ms (measured).
+
+    Once in a process: what a later decider's predecessor left must stay collectable.
+    """
+    gc.freeze()
 
 
 def _stored_decisions(where: PostgresConnection) -> StoredDecisions:

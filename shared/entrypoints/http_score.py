@@ -7,7 +7,7 @@ The body of an answer is a function of the stored record alone; what belongs to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -21,6 +21,8 @@ from shared.entrypoints.problems import describe, problem_document, problem_resp
 from shared.entrypoints.wire_decision import Document, decision_document, encode
 from shared.ports.clock import Clock
 from shared.services.batching import Batching, Unit
+from shared.services.metering import Meters
+from shared.services.metering_decisions import note_unit
 from shared.services.scoring import Decided, Refused, Verdict
 from shared.telemetry import with_fields
 
@@ -133,7 +135,17 @@ class ScoreRoutes:
         return Acceptance(self._currency, self._clock.now_us(), lateness_us=self._limits.age_us)
 
 
-def log_unit(unit: Unit) -> None:
+def unit_notes(meters: Meters) -> Callable[[Unit], None]:
+    """What is told of each unit of work: its counts, and a line of log."""
+
+    def noting(unit: Unit) -> None:
+        note_unit(meters, unit)
+        _log_unit(unit)
+
+    return noting
+
+
+def _log_unit(unit: Unit) -> None:
     """Log a unit of work: one line with every id in it, and nothing that tells of a person or a payment.
 
     A line for each decision would cost more than reading its request, and where a host samples what it forwards, most

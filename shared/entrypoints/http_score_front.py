@@ -18,8 +18,6 @@ from shared.telemetry import with_fields
 
 _log = logging.getLogger(__name__)
 
-_JSON = "application/json"
-
 
 @dataclass(frozen=True, slots=True)
 class Timed:
@@ -83,7 +81,7 @@ class Front:
         if isinstance(answered, Timed):
             stages = [f"{stage};dur={taken * 1000:.3f}" for stage, taken in answered.stages.items()]
             headers = {**answered.headers, "Server-Timing": ", ".join([*stages, total])}
-            response = func.HttpResponse(answered.body, headers=headers, mimetype=_JSON)
+            response = func.HttpResponse(answered.body, headers=headers, mimetype="application/json")
         else:
             response = answered
             response.headers["Server-Timing"] = total

@@ -92,5 +92,4 @@ def note_events(meters: Meters, events: Sequence[StreamEvent], outcome: IngestOu
         ("dead_lettered", outcome.dead_lettered),
     ):
         meters.count(EVENTS, result, by=count)
-    for event in events:
-        meters.record(STREAM_LAG, max(0, now_us - event.enqueued_at_us) / 1e6)
+    meters.record_all(STREAM_LAG, [max(0, now_us - event.enqueued_at_us) / 1e6 for event in events])

@@ -184,16 +184,19 @@ def test_a_pause_lets_the_loop_go_on(run: Run) -> None:
     assert told == ["meanwhile", "after"]
 
 
-def test_outside_of_fibres_the_thread_waits(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
+def test_outside_of_a_fibre_nothing_gives_way(run: Run, ends: tuple[socket.socket, socket.socket]) -> None:
     fibres = Fibres()
-    assert fibres.ready(ours.fileno(), select.POLLIN, 0.01) == 0
-    theirs.sendall(b"x")
-    assert fibres.ready(ours.fileno(), select.POLLIN, PATIENT_S) == select.POLLIN
-    assert fibres.aside(threading.get_ident) == threading.get_ident()
-    began = time.monotonic()
-    fibres.pause(0.01)
-    assert time.monotonic() - began >= 0.01
+
+    async def main() -> None:
+        for wait in (
+            lambda: fibres.ready(ends[0].fileno(), select.POLLIN, PATIENT_S),
+            lambda: fibres.aside(threading.get_ident),
+            lambda: fibres.pause(PATIENT_S),
+        ):
+            with pytest.raises(RuntimeError, match="only a fibre"):
+                wait()
+
+    run(main())
 
 
 def test_work_that_fails_is_told_to_the_loop(run: Run) -> None:
@@ -304,3 +307,24 @@ def test_a_unit_whose_loop_was_lost_costs_the_decider_alone(
     run(lost())
     run(served())
     assert [decider.units for decider in made] == [[["a"]], [["b"]]]
+
+
+def test_what_is_told_of_a_unit_may_fail(run: Run, ends: tuple[socket.socket, socket.socket]) -> None:
+    ours, theirs = ends
+    theirs.sendall(b"x")
+    fibres, told = Fibres(), list[object]()
+
+    def observe(_: object) -> None:
+        raise ZeroDivisionError
+
+    made = Waiting(fibres, ours.fileno())
+    queue = Batching(lambda _: made, BatchLimits(deadline_s=PATIENT_S), runs=fibres, observe=observe)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        for name in "ab":
+            answered = await queue.decide([transaction(name)])
+            assert [type(verdict) for verdict in answered.verdicts] == [Refused]
+
+    run(main())
+    assert [type(error) for error in told] == [ZeroDivisionError] * 2

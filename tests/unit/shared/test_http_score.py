@@ -23,39 +23,23 @@ from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY, format_instant
 from shared.domain.surrogates import KeyRing, SurrogateKey
 from shared.domain.transaction import FUTURE_TOLERANCE_US
-from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, log_unit
+from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, unit_notes
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.wire_cors import Cors
 from shared.entrypoints.wire_decision import decision_document, encode
 from shared.entrypoints.wire_shapes import Decision, Results
-from shared.services.batching import Batching, BatchLimits, Unit
-from shared.services.metering import N_CELLS, PREDICTIONS, REPEATS, REQUESTS, Meters
-from shared.services.metering_decisions import note_unit
+from shared.services.batching import Batching, BatchLimits
+from shared.services.metering import PREDICTIONS, REPEATS, REQUESTS, Meters
 from shared.services.scoring import Scoring
 from shared.services.stages import StageTimes
 from tests.fakes.bundles import trained_scorer
+from tests.fakes.counts import FakeCells
 from tests.fakes.ledger import FakeLedger
 from tests.fakes.probes import FakeClock
 from tests.fakes.scorers import FixedScorers, LinearScorer
 
 KEYS = KeyRing(SurrogateKey("k1", bytes(range(32))))
 JSON = {"content-type": "application/json"}
-
-
-class MemoryCells:
-    """Cells of this process alone."""
-
-    def __init__(self) -> None:
-        self.cells = [0.0] * N_CELLS
-
-    def add(self, place: int, amount: float) -> None:
-        self.cells[place] += amount
-
-    def own(self) -> list[float]:
-        return self.cells
-
-    def totals(self) -> list[float]:
-        return self.cells
 
 
 @dataclass
@@ -110,13 +94,8 @@ def app() -> Iterator[App]:
     def make(stages: StageTimes) -> Scoring:
         return Scoring(ledger, scorers, policy=Policy(0.3, 0.8), keys=KEYS, clock=clock, stages=stages)
 
-    meters = Meters(MemoryCells())
-
-    def noting(unit: Unit) -> None:
-        note_unit(meters, unit)
-        log_unit(unit)
-
-    batching = Batching(make, BatchLimits(deadline_s=60.0), runs=Fibres(), observe=noting)
+    meters = Meters(FakeCells())
+    batching = Batching(make, BatchLimits(deadline_s=60.0), runs=Fibres(), observe=unit_notes(meters))
     front = Front(meters, Cors(frozenset({"https://console.example"})))
     routes = ScoreRoutes(batching, front, clock, "EUR", BodyLimits(body_bytes=4096, transactions=10))
     yield App(ledger, scorers, clock, batching, front, routes)

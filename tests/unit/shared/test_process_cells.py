@@ -29,6 +29,7 @@ from shared.services.metering import (
 )
 from shared.services.metering_decisions import note_unit
 from shared.services.scoring import Refused
+from tests.fakes.counts import FakeCells
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -123,26 +124,11 @@ def test_the_text_is_what_prometheus_reads(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from([0.0, 0.001, 0.0011, 0.5, 5.0, 7.0])))
 def test_many_values_count_as_each_of_them(values: list[float]) -> None:
-    one, all_ = _Cells(), _Cells()
+    one, all_ = FakeCells(), FakeCells()
     for value in values:
         Meters(one).record(DURATION, value, "score")
     Meters(all_).record_all(DURATION, values, "score")
     assert all_.own() == pytest.approx(one.own())
-
-
-class _Cells:
-    """Cells in memory."""
-
-    def __init__(self) -> None:
-        self._row = [0.0] * N_CELLS
-
-    def add(self, place: int, amount: float) -> None:
-        self._row[place] += amount
-
-    def own(self) -> list[float]:
-        return self._row
-
-    totals = own
 
 
 def test_unknown_labels_are_a_mistake_of_ours(tmp_path: Path) -> None:
