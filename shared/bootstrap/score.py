@@ -20,13 +20,13 @@ from shared.bootstrap.metering import meters_of
 from shared.bootstrap.parts import BUILDING, DATABASE, champion, configured, data_storage, ledger_of, load_scorer
 from shared.entrypoints.http_decisions import ReplayOne, StoredDecisions
 from shared.entrypoints.http_models import RoleBook
-from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, unit_notes
+from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, unit_notes, write_bodies
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.score_routes import ScoreParts
 from shared.entrypoints.wire_cors import Cors, parse_origins
 from shared.ports.clock import Clock
 from shared.ports.probes import Dependency, ProbeReceipts
-from shared.services.batching import Batching, BatchLimits
+from shared.services.batching import Batching, BatchLimits, Foretell
 from shared.services.metering import REPLAYS, Meters
 from shared.services.readiness import ChampionDependency
 from shared.services.replaying import Replay, Replaying
@@ -65,9 +65,12 @@ def build_score_app(environment: Mapping[str, str]) -> ScoreApp:
     front = Front(meters, Cors(parse_origins(settings.cors_origins)))
     fibres = Fibres()
     batching = Batching(
-        lambda stages: _scoring(settings, where, source, clock=clock, stages=stages, fibres=fibres),
+        lambda stages, foretell: _scoring(
+            settings, where, source, clock=clock, stages=stages, foretell=foretell, fibres=fibres
+        ),
         BatchLimits(waiting=settings.queue_limit, deadline_s=settings.deadline_ms / 1000),
         runs=fibres,
+        prepare=write_bodies,
         observe=unit_notes(meters),
     )
     limits = BodyLimits(settings.body_limit_bytes, settings.batch_limit, settings.lateness_us)
@@ -106,6 +109,7 @@ def _scoring(
     *,
     clock: Clock,
     stages: StageTimes,
+    foretell: Foretell,
     fibres: Fibres,
 ) -> Scoring:
     """The deciding use case, with a ledger of its own.
@@ -118,7 +122,15 @@ def _scoring(
     source.current()
     ledger = ledger_of(where, "score", settings.state_cache_bytes, fibres)
     _leave_what_is_loaded()
-    return Scoring(ledger, source, policy=settings.policy_rule, keys=settings.key_ring, clock=clock, stages=stages)
+    return Scoring(
+        ledger,
+        source,
+        policy=settings.policy_rule,
+        keys=settings.key_ring,
+        clock=clock,
+        stages=stages,
+        foretell=foretell,
+    )
 
 
 @cache

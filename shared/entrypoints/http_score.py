@@ -7,7 +7,8 @@ The body of an answer is a function of the stored record alone; what belongs to 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -18,7 +19,7 @@ from shared.domain.event import parse_object
 from shared.domain.transaction import ALLOWED_LATENESS_US, Acceptance, Transaction, parse_transaction
 from shared.entrypoints.http_score_front import Front, Timed
 from shared.entrypoints.problems import describe, problem_document, problem_response
-from shared.entrypoints.wire_decision import Document, decision_document, encode
+from shared.entrypoints.wire_decision import Document, decision_body, encode
 from shared.ports.clock import Clock
 from shared.services.batching import Batching, Unit
 from shared.services.metering import Meters
@@ -77,7 +78,7 @@ class ScoreRoutes:
         if isinstance(verdict, Refused):
             raise verdict.error
         headers = {"Idempotent-Replayed": "true"} if verdict.repeated else {}
-        return Timed(encode(decision_document(verdict.record)), headers, answered.stages)
+        return Timed(_body(verdict), headers, answered.stages)
 
     async def _many(self, request: func.HttpRequest) -> func.HttpResponse | Timed:
         refusal = self._refusal(request)
@@ -86,22 +87,20 @@ class ScoreRoutes:
         items = self._items(parse_object(request.get_body(), self._limits.body_bytes))
         acceptance = self._acceptance()
         accepted: list[Transaction] = []
-        results: list[Document | None] = []
+        results: list[bytes | None] = []
         for item in items:
             try:
                 accepted.append(parse_transaction(_as_object(item), acceptance))
                 results.append(None)
             except InvalidInput as error:
-                results.append(_problem(error))
+                results.append(encode(_problem(error)))
         answered = await self._batching.decide(accepted)
         verdicts = iter(answered.verdicts)
-        for place, result in enumerate(results):
-            if result is None:
-                results[place] = _result(next(verdicts))
+        told = [_result(next(verdicts)) if result is None else result for result in results]
         errors = [verdict.error for verdict in answered.verdicts if isinstance(verdict, Refused)]
         if errors and len(errors) == len(items) and all(isinstance(error, Transient) for error in errors):
             raise errors[0]
-        return Timed(encode({"results": results}), {}, answered.stages)
+        return Timed(b'{"results":[' + b",".join(told) + b"]}", {}, answered.stages)
 
     def _refusal(self, request: func.HttpRequest) -> func.HttpResponse | None:
         """What cannot be read at all: another media type, or a body beyond the limit."""
@@ -133,6 +132,16 @@ class ScoreRoutes:
 
     def _acceptance(self) -> Acceptance:
         return Acceptance(self._currency, self._clock.now_us(), lateness_us=self._limits.age_us)
+
+
+def write_bodies(decisions: Sequence[Decided]) -> None:
+    """Write what callers will be answered, while the decisions are being stored.
+
+    One that cannot be written is told to its caller, who has it written again.
+    """
+    for decided in decisions:
+        with suppress(BrokenInvariant):
+            decided.body = decision_body(decided.record)
 
 
 def unit_notes(meters: Meters) -> Callable[[Unit], None]:
@@ -191,11 +200,16 @@ def _as_object(item: object) -> Mapping[str, object]:
     return item
 
 
-def _result(verdict: Verdict) -> Document:
+def _result(verdict: Verdict) -> bytes:
     """One item's verdict: the status it would have had alone, with the decision or the problem."""
     if isinstance(verdict, Decided):
-        return {"status": 200, "replayed": verdict.repeated, "decision": decision_document(verdict.record)}
-    return {**_problem(verdict.error), "transaction_id": verdict.transaction_id}
+        replayed = b"true" if verdict.repeated else b"false"
+        return b'{"status":200,"replayed":' + replayed + b',"decision":' + _body(verdict) + b"}"
+    return encode({**_problem(verdict.error), "transaction_id": verdict.transaction_id})
+
+
+def _body(verdict: Decided) -> bytes:
+    return decision_body(verdict.record) if verdict.body is None else verdict.body
 
 
 def _problem(error: TollgateError) -> Document:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import json
 import math
 import struct
-from typing import Any, Final
+from functools import cache, lru_cache
+from typing import Any, Final, NamedTuple
 
+from shared.domain.decision import DecidingPolicy, RuleHit
 from shared.domain.decision_record import DecisionRecord, Lateness
 from shared.domain.errors import BrokenInvariant
 from shared.domain.feature_view import VIEWS
 from shared.domain.instants import format_instant
-from shared.domain.reasons import CATALOGUE
+from shared.domain.reasons import CATALOGUE, Reason
 
 type Document = dict[str, Any]
 
-_FEATURES: Final = {code: (feature, text) for feature, (code, text) in CATALOGUE.items()}
-_PLACES: Final = {view.name: {name: place for place, name in enumerate(view.names)} for view in VIEWS.values()}
 _FLOAT32: Final = struct.Struct("<f")
-_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_TEXT: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _SIX_DIGITS: Final = 1e6
 
 
@@ -33,37 +33,44 @@ def encode(document: object) -> bytes:
         BrokenInvariant: A number is not finite.
     """
     try:
-        return _ENCODE(document).encode("ascii")
+        return _TEXT(document).encode("ascii")
     except ValueError as error:
         raise BrokenInvariant(f"an answer holds what JSON has no number for: {error}") from error
 
 
-def decision_document(record: DecisionRecord) -> Document:
-    """What a caller is answered.
+def decision_body(record: DecisionRecord) -> bytes:
+    """What a caller is answered, in the form of `encode`.
+
+    Written by hand, because most of it is the same in all decisions of a model and a policy: as a document that is
+    encoded each time it cost three times as much, a tenth of all that a request costs.
 
     Raises:
-        BrokenInvariant: The record names a view or a reason code that this release does not know.
+        BrokenInvariant: The record names a view or a reason code that this release does not know, or holds a number
+            that is not finite.
     """
     decision = record.decision
-    score, policy = decision.score, decision.policy
-    places, vector = _places(record.view), record.vector
-    return {
-        "transaction_id": record.transaction_id,
-        "event_time": format_instant(record.event_time_us),
-        "decision": decision.outcome.value,
-        "score": score.probability,
-        "raw_score": shortest(record.raw_score),
-        "reasons": [_reason(reason.code, reason.contribution, places, vector) for reason in record.reasons],
-        "others": record.others,
-        "base": record.base,
-        "model": {"name": record.model_name, "version": record.model_version, "digest": score.bundle_digest},
-        "policy": {"name": policy.name, **policy.parameters},
-        "rules": {
-            "version": decision.rules_version,
-            "hits": [{"rule_id": hit.rule_id, "outcome": hit.outcome.value} for hit in decision.rule_hits],
-        },
-        "late_for": _late_for(record.lateness),
-    }
+    score = decision.score
+    known = _known_reasons(record.view)
+    reasons = ",".join([_reason(known, record.vector, reason) for reason in record.reasons])
+    body = (
+        f'{{"transaction_id":{_TEXT(record.transaction_id)},"event_time":"{format_instant(record.event_time_us)}",'
+        f'"decision":"{decision.outcome.value}","score":{_number(score.probability)},'
+        f'"raw_score":{_number(shortest(record.raw_score))},"reasons":[{reasons}],"others":{_number(record.others)},'
+        f'"base":{_number(record.base)},"model":{_model(record.model_name, record.model_version, score.bundle_digest)},'
+        f'"policy":{_policy(decision.policy)},"rules":{_rules(decision.rules_version, decision.rule_hits)},'
+        f'"late_for":{_late_for(record.lateness)}}}'
+    )
+    return body.encode("ascii")
+
+
+def decision_document(record: DecisionRecord) -> Document:
+    """The same, read.
+
+    Raises:
+        BrokenInvariant: As for `decision_body`.
+    """
+    document: Document = json.loads(decision_body(record))
+    return document
 
 
 def known_document(record: DecisionRecord) -> Document:
@@ -102,19 +109,60 @@ def shortest(value: float) -> float:
     return float(f"{value:.9g}")  # nine digits always do (IEEE 754-2019, section 5.12.2)
 
 
-def _reason(code: str, contribution: float, places: dict[str, int], vector: bytes) -> Document:
-    try:
-        feature, text = _FEATURES[code]
-        place = places[feature]
-    except KeyError as error:
-        raise BrokenInvariant(f"no feature of the view has reason code {code}") from error
-    return {
-        "code": code,
-        "text": text,
-        "feature": feature,
-        "value": _value(vector, place),
-        "contribution": contribution,
-    }
+class _Known(NamedTuple):
+    """What all reasons of one code have in common: the feature's place in the view, and the text up to its value."""
+
+    place: int
+    text: str
+
+
+@cache
+def _known_reasons(view: str) -> dict[str, _Known]:
+    """By code."""
+    places, known = _places(view), {}
+    for feature, (code, text) in CATALOGUE.items():
+        if feature in places:
+            head = _TEXT({"code": code, "text": text, "feature": feature})
+            known[code] = _Known(places[feature], f'{head[:-1]},"value":')
+    return known
+
+
+def _reason(known: dict[str, _Known], vector: bytes, reason: Reason) -> str:
+    if reason.code not in known:
+        raise BrokenInvariant(f"no feature of the view has reason code {reason.code}")
+    place, text = known[reason.code]
+    value = _value(vector, place)
+    told = "null" if value is None else _number(value)
+    return f'{text}{told},"contribution":{_number(reason.contribution)}}}'
+
+
+@lru_cache(maxsize=64)
+def _model(name: str, version: int, digest: str) -> str:
+    return _TEXT({"name": name, "version": version, "digest": digest})
+
+
+@lru_cache(maxsize=64)
+def _policy(policy: DecidingPolicy) -> str:
+    return _TEXT({"name": policy.name, **policy.parameters})
+
+
+@lru_cache(maxsize=64)
+def _rules(version: str, hits: tuple[RuleHit, ...]) -> str:
+    told = [{"rule_id": hit.rule_id, "outcome": hit.outcome.value} for hit in hits]
+    return _TEXT({"version": version, "hits": told})
+
+
+@cache
+def _late_for(lateness: Lateness) -> str:
+    return _TEXT(
+        [flag.name.lower() for flag in (Lateness.CUSTOMER, Lateness.TERMINAL) if flag in lateness and flag.name]
+    )
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        raise BrokenInvariant(f"an answer holds what JSON has no number for: {value}")
+    return repr(value)
 
 
 def _value(vector: bytes, place: int) -> float | None:
@@ -123,12 +171,9 @@ def _value(vector: bytes, place: int) -> float | None:
     return shortest(value) if math.isfinite(value) else None
 
 
+@cache
 def _places(view: str) -> dict[str, int]:
-    try:
-        return _PLACES[view]
-    except KeyError as error:
-        raise BrokenInvariant(f"no feature view is named {view}") from error
-
-
-def _late_for(lateness: Lateness) -> list[str]:
-    return [flag.name.lower() for flag in (Lateness.CUSTOMER, Lateness.TERMINAL) if flag in lateness and flag.name]
+    """Feature names to their places in the vector."""
+    if view not in VIEWS:
+        raise BrokenInvariant(f"no feature view is named {view}")
+    return {name: place for place, name in enumerate(VIEWS[view].names)}

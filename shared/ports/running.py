@@ -21,3 +21,7 @@ class Runs(Protocol):
     def pause(self, seconds: float) -> None:
         """Wait inside the work; whoever else uses its thread goes on meanwhile."""
         ...
+
+    def soon(self, aside: Callable[[], None]) -> None:
+        """Have something done once the work waits or ends, in the order of these calls; what it raises is logged."""
+        ...

@@ -2,7 +2,8 @@
 
 A process decides one unit at a time, because a ledger is for one. While the database works on it, the event loop takes
 requests in and sends answers out; the next unit begins before the callers of the last one are woken, so that the
-database has work while they are answered.
+database has work while they are answered. While it stores a unit, there is least to do otherwise: then the answers of
+this unit are written, and the last one is counted and logged.
 
 Single transactions go first, because somebody stands at a terminal; what is sent in bulk gets the rest of each unit,
 and a quarter of it whatever happens, so that neither can starve the other.
@@ -17,12 +18,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from shared.domain.errors import BrokenInvariant, Overloaded, TollgateError, Transient
 from shared.domain.transaction import Transaction
 from shared.ports.running import Runs
-from shared.services.scoring import Refused, Verdict
+from shared.services.scoring import Decided, Refused, Verdict
 from shared.services.stages import StageTimes
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,10 @@ The first meet a lost race or a connection that was closed, the last ones a data
 
 BULK_SHARE: Final = 4
 """One part in this many of a unit is kept for what came in bulk while some of it waits."""
+
+
+type Foretell = Callable[[list[Decided]], None]
+"""Told of decisions that are about to be stored."""
 
 
 class Decider(Protocol):
@@ -136,27 +142,33 @@ class Batching:
 
     def __init__(
         self,
-        make: Callable[[StageTimes], Decider],
+        make: Callable[[StageTimes, Foretell], Decider],
         limits: BatchLimits,
         *,
         runs: Runs,
         clock: Callable[[], float] = time.monotonic,
+        prepare: Callable[[list[Decided]], None] | None = None,
         observe: Callable[[Unit], None] | None = None,
     ) -> None:
         """Set up.
 
         Args:
-            make: Makes the decider, which marks its stages; called again after a fault that nobody classified.
+            make: Makes the decider, which marks its stages and foretells; called again after a fault that nobody
+                classified.
             limits: Bounds.
             runs: Runs the deciding.
             clock: Monotonic, seconds.
-            observe: Told of each unit that is over, when its callers have been.
+            prepare: Told of decisions while they are being stored; nobody else may learn of them yet.
+            observe: Told of each unit that is over, after its callers: while the next one is being stored, or when
+                there is none.
         """
         self._make = make
         self._limits = limits
         self._clock = clock
         self._runs = runs
+        self._prepare = prepare
         self._observe = observe
+        self._untold: Unit | None = None
         self._lock = threading.Lock()
         self._is_stopping = False
         self._is_deciding = False
@@ -251,6 +263,7 @@ class Batching:
     def _run(self) -> None:
         while pieces := self._next_unit():
             self._serve(pieces)
+        self._tell_observer()
 
     def _next_unit(self) -> list[_Piece]:
         """Whoever waits, up to a unit; empty if nobody does, and then the next request starts the deciding again."""
@@ -315,7 +328,18 @@ class Batching:
         if self._observe is not None and pieces:
             now = self._clock()
             latencies = [now - piece.request.arrived for piece in pieces for _ in range(piece.start, piece.stop)]
-            self._observe(Unit(verdicts, latencies, taken))
+            self._tell_observer()  # of the one before, if nothing of this one was stored
+            self._untold = Unit(verdicts, latencies, taken)
+
+    def _foretold(self, decisions: list[Decided]) -> None:
+        if self._prepare is not None:
+            self._runs.soon(partial(self._prepare, decisions))
+        self._tell_observer()
+
+    def _tell_observer(self) -> None:
+        unit, self._untold = self._untold, None
+        if unit is not None and self._observe is not None:
+            self._runs.soon(partial(self._observe, unit))
 
     def _one_by_one(self, transactions: list[Transaction]) -> list[Verdict]:
         """Decide each on its own, so that one at fault costs the others nothing but time."""
@@ -332,7 +356,7 @@ class Batching:
         try:
             if self._decider is None:
                 self._stages = StageTimes()
-                self._decider = self._make(self._stages)
+                self._decider = self._make(self._stages, self._foretold)
             verdicts = self._decider.decide(transactions)
         except TollgateError:
             raise

@@ -8,8 +8,8 @@ once: a repeated id gets the stored decision, the same id with another body is a
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from math import fsum
 
 import numpy as np
@@ -40,7 +40,7 @@ from shared.services.stages import StageTimes
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Decided:
     """A transaction that has a durable decision.
 
@@ -48,11 +48,13 @@ class Decided:
         record: The decision.
         data: Its canonical bytes, as stored.
         repeated: Whether it was decided before this call, or earlier within it.
+        body: What a caller is answered, where somebody wrote that already.
     """
 
     record: DecisionRecord
     data: bytes
     repeated: bool
+    body: bytes | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,22 @@ class Scoring:
         clock: Clock,
         rules: RuleSet = NO_RULES,
         stages: StageTimes | None = None,
+        foretell: Callable[[list[Decided]], None] | None = None,
     ) -> None:
+        """Set up.
+
+        Args:
+            ledger: Where decisions are stored.
+            scorers: Which model is the champion.
+            policy: What a score leads to.
+            keys: For surrogates.
+            clock: For the time of recording.
+            rules: What overrules the policy.
+            stages: Told how long everything takes.
+            foretell: Told of decisions that are about to be stored, so that what follows from them can be prepared
+                meanwhile. They may be decided otherwise yet, so nobody else may learn of them.
+        """
+        self._foretell = foretell
         self._ledger = ledger
         self._scorers = scorers
         self._policy = policy if isinstance(policy, PolicyRule) else PolicyRule(policy)
@@ -120,7 +137,7 @@ class Scoring:
             key = transaction.transaction_id, digest
             verdict = verdicts[key]
             if key in answered and isinstance(verdict, Decided):
-                verdict = Decided(verdict.record, verdict.data, repeated=True)
+                verdict = replace(verdict, repeated=True)
             answered.add(key)
             answers.append(verdict)
         return answers
@@ -177,6 +194,8 @@ class Scoring:
         records = self._records(scorer, vectors, known)
         block = next_block(work.writer, work.head, [decided.data for decided in records])
         self._mark("record")
+        if self._foretell is not None:
+            self._foretell(records)
         work.write(
             DecisionWrites(
                 transactions=tuple([row for _, _, row in known]),

@@ -12,6 +12,7 @@ class Threaded:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "deciding")
+        self._aside: list[Callable[[], None]] = []
 
     @property
     def is_running(self) -> bool:
@@ -20,12 +21,21 @@ class Threaded:
 
     def start(self, work: Callable[[], None]) -> None:
         """Begin the work."""
-        self._pool.submit(work)
+        self._pool.submit(self._run, work)
 
     def pause(self, seconds: float) -> None:
         """Sleep."""
         time.sleep(seconds)
 
+    def soon(self, aside: Callable[[], None]) -> None:
+        """Do it once the work has ended."""
+        self._aside.append(aside)
+
     def close(self) -> None:
         """Wait for what runs, and end the thread."""
         self._pool.shutdown()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        work()
+        while self._aside:
+            self._aside.pop(0)()

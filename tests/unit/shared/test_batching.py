@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shared.domain.errors import BrokenInvariant, Conflict, Overloaded, Transient
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.transaction import Transaction
-from shared.services.batching import Answered, Batching, BatchLimits, Unit
+from shared.services.batching import Answered, Batching, BatchLimits, Foretell, Unit
 from shared.services.scoring import Refused, Verdict
 from shared.services.stages import StageTimes
 from tests.fakes.threads import Threaded
@@ -62,10 +62,8 @@ class Recorder:
 
 
 @contextmanager
-def batching(
-    recorder: Recorder | Callable[[StageTimes], Recorder], limits: BatchLimits | None = None
-) -> Iterator[Batching]:
-    make = recorder if callable(recorder) else lambda _: recorder
+def batching(recorder: Recorder | Callable[..., Recorder], limits: BatchLimits | None = None) -> Iterator[Batching]:
+    make = recorder if callable(recorder) else lambda *_: recorder
     with closing(Threaded()) as runs:
         made = Batching(make, limits or patient(), runs=runs)
         try:
@@ -241,7 +239,7 @@ def test_a_deadline_leaves_what_is_decided_already() -> None:
         pass_time(DEADLINE_S + 1)
         return await request
 
-    with batching(lambda _: Second(), patient(unit=2)) as queue:
+    with batching(lambda *_: Second(), patient(unit=2)) as queue:
         answered = asyncio.run(run(queue))
         gate.set()
     assert [type(error) for error in errors(answered)] == [Conflict, Conflict, Transient]
@@ -272,7 +270,7 @@ def test_who_leaves_is_not_decided_for() -> None:
 def test_an_unknown_fault_costs_the_decider_and_is_no_fault_of_the_next() -> None:
     made: list[Recorder] = []
 
-    def make(_: StageTimes) -> Recorder:
+    def make(*_: object) -> Recorder:
         made.append(Recorder([RuntimeError("bug")] if not made else []))
         return made[-1]
 
@@ -293,7 +291,7 @@ def test_one_at_fault_costs_its_neighbours_nothing() -> None:
                 raise RuntimeError("a bug that this one meets")
             return super().decide(transactions)
 
-    with batching(lambda _: Picky()) as queue:
+    with batching(lambda *_: Picky()) as queue:
         answered = asyncio.run(queue.decide([transaction(name) for name in ("a", "poison", "b")]))
     assert [type(error) for error in errors(answered)] == [Conflict, BrokenInvariant, Conflict]
 
@@ -301,7 +299,7 @@ def test_one_at_fault_costs_its_neighbours_nothing() -> None:
 def test_a_decider_that_cannot_be_made_yet_is_made_later() -> None:
     faults: list[Exception] = [Transient("no database yet"), OSError("nor a name for it")]
 
-    def make(_: StageTimes) -> Recorder:
+    def make(*_: object) -> Recorder:
         if faults:
             raise faults.pop(0)
         return Recorder()
@@ -319,7 +317,7 @@ def test_nothing_starts_before_the_first_request_and_nothing_after_the_stop() ->
     recorder = Recorder(gate=threading.Event())
     before = set(threading.enumerate())
     runs = Threaded()
-    queue = Batching(lambda _: recorder, patient(), runs=runs)
+    queue = Batching(lambda *_: recorder, patient(), runs=runs)
     assert set(threading.enumerate()) <= before
 
     async def run() -> None:
@@ -360,7 +358,7 @@ def test_stages_and_units_are_told() -> None:
                 marked[0].mark(stage)
             return super().decide(transactions)
 
-    def make(stages: StageTimes) -> Recorder:
+    def make(stages: StageTimes, _: Foretell) -> Recorder:
         marked.append(stages)
         return Staged()
 

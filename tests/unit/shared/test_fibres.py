@@ -18,7 +18,7 @@ from shared.adapters.fibres import Fibres
 from shared.domain.errors import Conflict
 from shared.domain.identifiers import CustomerId, TerminalId, TransactionId
 from shared.domain.transaction import Transaction
-from shared.services.batching import Batching, BatchLimits
+from shared.services.batching import Batching, BatchLimits, Foretell, Unit
 from shared.services.scoring import Refused, Verdict
 
 type Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -262,7 +262,7 @@ def test_the_next_unit_begins_before_the_last_one_is_answered(
     ours, theirs = ends
     fibres = Fibres()
     decider = Waiting(fibres, ours.fileno())
-    queue = Batching(lambda _: decider, BatchLimits(deadline_s=PATIENT_S), runs=fibres)
+    queue = Batching(lambda *_: decider, BatchLimits(deadline_s=PATIENT_S), runs=fibres)
 
     async def main() -> None:
         first = [asyncio.create_task(queue.decide([transaction(name)])) for name in "ab"]
@@ -288,7 +288,7 @@ def test_a_unit_whose_loop_was_lost_costs_the_decider_alone(
     ours, theirs = ends
     fibres, made = Fibres(), list[Waiting]()
 
-    def make(_: object) -> Waiting:
+    def make(*_: object) -> Waiting:
         made.append(Waiting(fibres, ours.fileno()))
         return made[-1]
 
@@ -309,6 +309,57 @@ def test_a_unit_whose_loop_was_lost_costs_the_decider_alone(
     assert [decider.units for decider in made] == [[["a"]], [["b"]]]
 
 
+def test_what_nobody_waits_for_is_done_while_a_unit_is_stored(
+    run: Run, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    ours, theirs = ends
+    fibres, told = Fibres(), list[str]()
+
+    class Storing(Waiting):
+        def __init__(self, foretell: Foretell) -> None:
+            super().__init__(fibres, ours.fileno())
+            self.foretell = foretell
+
+        def decide(self, transactions: Sequence[Transaction]) -> list[Verdict]:
+            if transactions[0].transaction_id != "c":  # of which nothing is stored
+                self.foretell([])
+            told.append("stores")
+            return super().decide(transactions)
+
+    def observe(unit: Unit) -> None:
+        told.append(f"told of {','.join([verdict.transaction_id for verdict in unit.verdicts])}")  # type: ignore[union-attr]  # all are refused
+
+    queue = Batching(
+        lambda _, foretell: Storing(foretell),
+        BatchLimits(unit=1, deadline_s=PATIENT_S),
+        runs=fibres,
+        prepare=lambda _: told.append("prepared"),
+        observe=observe,
+    )
+
+    async def ask(name: str) -> None:
+        await queue.decide([transaction(name)])
+        told.append(f"answered {name}")
+
+    async def main() -> None:
+        asked = [asyncio.create_task(ask(name)) for name in "abcd"]
+        while len(told) < 2:  # noqa: ASYNC110  # nobody tells when
+            await asyncio.sleep(0.001)
+        theirs.sendall(b"x")
+        await asyncio.gather(*asked)
+        await ended(fibres)
+
+    run(main())
+    # The end of c, which stored nothing, is when b is told of at last; d is, because nothing follows it.
+    assert told == [
+        *("stores", "prepared"),
+        *("stores", "answered a", "prepared", "told of a"),
+        *("stores", "answered b"),
+        *("stores", "answered c", "told of b", "prepared", "told of c"),
+        *("answered d", "told of d"),
+    ]
+
+
 def test_what_is_told_of_a_unit_may_fail(run: Run, ends: tuple[socket.socket, socket.socket]) -> None:
     ours, theirs = ends
     theirs.sendall(b"x")
@@ -318,7 +369,7 @@ def test_what_is_told_of_a_unit_may_fail(run: Run, ends: tuple[socket.socket, so
         raise ZeroDivisionError
 
     made = Waiting(fibres, ours.fileno())
-    queue = Batching(lambda _: made, BatchLimits(deadline_s=PATIENT_S), runs=fibres, observe=observe)
+    queue = Batching(lambda *_: made, BatchLimits(deadline_s=PATIENT_S), runs=fibres, observe=observe)
 
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))

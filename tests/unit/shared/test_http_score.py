@@ -23,14 +23,14 @@ from shared.domain.identifiers import TransactionId
 from shared.domain.instants import US_PER_DAY, format_instant
 from shared.domain.surrogates import KeyRing, SurrogateKey
 from shared.domain.transaction import FUTURE_TOLERANCE_US
-from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, unit_notes
+from shared.entrypoints.http_score import BodyLimits, ScoreRoutes, unit_notes, write_bodies
 from shared.entrypoints.http_score_front import Front
 from shared.entrypoints.wire_cors import Cors
-from shared.entrypoints.wire_decision import decision_document, encode
+from shared.entrypoints.wire_decision import decision_body, decision_document, encode
 from shared.entrypoints.wire_shapes import Decision, Results
-from shared.services.batching import Batching, BatchLimits
+from shared.services.batching import Batching, BatchLimits, Foretell
 from shared.services.metering import PREDICTIONS, REPEATS, REQUESTS, Meters
-from shared.services.scoring import Scoring
+from shared.services.scoring import Decided, Scoring
 from shared.services.stages import StageTimes
 from tests.fakes.bundles import trained_scorer
 from tests.fakes.counts import FakeCells
@@ -91,11 +91,14 @@ def app() -> Iterator[App]:
     ledger, scorers, clock = FakeLedger(), FixedScorers(), FakeClock()
     scorers.scorer = trained_scorer()  # type: ignore[assignment]  # a real one in place of the linear one
 
-    def make(stages: StageTimes) -> Scoring:
-        return Scoring(ledger, scorers, policy=Policy(0.3, 0.8), keys=KEYS, clock=clock, stages=stages)
+    def make(stages: StageTimes, foretell: Foretell) -> Scoring:
+        policy = Policy(0.3, 0.8)
+        return Scoring(ledger, scorers, policy=policy, keys=KEYS, clock=clock, stages=stages, foretell=foretell)
 
     meters = Meters(FakeCells())
-    batching = Batching(make, BatchLimits(deadline_s=60.0), runs=Fibres(), observe=unit_notes(meters))
+    batching = Batching(
+        make, BatchLimits(deadline_s=60.0), runs=Fibres(), prepare=write_bodies, observe=unit_notes(meters)
+    )
     front = Front(meters, Cors(frozenset({"https://console.example"})))
     routes = ScoreRoutes(batching, front, clock, "EUR", BodyLimits(body_bytes=4096, transactions=10))
     yield App(ledger, scorers, clock, batching, front, routes)
@@ -334,3 +337,13 @@ def test_an_answer_is_a_function_of_the_record(app: App) -> None:
 
     stored = app.ledger.tables.decisions["t-1"].record  # type: ignore[index]
     assert encode(decision_document(read_decision(stored))) == response.get_body()
+
+
+def test_answers_are_written_before_anybody_asks_for_them(app: App) -> None:
+    app.one(app.fields())
+    data = app.ledger.tables.decisions[TransactionId("t-1")].record
+    good = Decided(read_decision(data), data, repeated=False)
+    unknown = Decided(replace(good.record, view="nobody-v1"), data, repeated=False)
+    write_bodies([unknown, good])
+    assert good.body == decision_body(good.record)
+    assert unknown.body is None  # which its caller is told
