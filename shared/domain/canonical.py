@@ -30,6 +30,9 @@ TRANSACTION_FORMAT: Final = 1
 LABEL_KIND: Final = 0x59
 LABEL_FORMAT: Final = 1
 
+_TRANSACTION: Final = bytes((TRANSACTION_KIND, TRANSACTION_FORMAT))
+_INTEGER: Final = struct.Struct(">q").pack
+
 
 class Writer:
     """Appends fields to canonical bytes."""
@@ -135,17 +138,27 @@ def digest_of(data: bytes) -> Digest:
 
 
 def transaction_bytes(transaction: Transaction) -> bytes:
-    """The canonical bytes of a parsed transaction: equal exactly where every field is."""
-    return (
-        Writer(TRANSACTION_KIND, TRANSACTION_FORMAT)
-        .text(transaction.transaction_id)
-        .text(transaction.customer_id)
-        .text(transaction.terminal_id)
-        .integer(transaction.amount_minor)
-        .text(transaction.currency)
-        .integer(transaction.event_time_us)
-        .finish()
-    )
+    """The canonical bytes of a parsed transaction: equal exactly where every field is.
+
+    Packed directly and not through `Writer`, in the same form: each request pays for it while others wait.
+
+    Raises:
+        BrokenInvariant: A number does not fit 64 bits.
+    """
+    try:
+        return b"".join(
+            (
+                _TRANSACTION,
+                _text(transaction.transaction_id),
+                _text(transaction.customer_id),
+                _text(transaction.terminal_id),
+                _INTEGER(transaction.amount_minor),
+                _text(transaction.currency),
+                _INTEGER(transaction.event_time_us),
+            )
+        )
+    except struct.error as error:
+        raise BrokenInvariant("a number of a transaction does not fit 64 bits") from error
 
 
 def transaction_digest(transaction: Transaction) -> Digest:
@@ -174,6 +187,11 @@ def read_transaction(data: bytes) -> Transaction:
     )
     reader.finish()
     return transaction
+
+
+def _text(value: str) -> bytes:
+    data = value.encode("utf-8")
+    return len(data).to_bytes(4) + data
 
 
 def label_bytes(label: Label) -> bytes:
