@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -22,7 +22,7 @@ from shared.domain.feature_view import Entity
 from shared.domain.labels import PRECEDENCE, LabelSource, Verdict
 
 
-class Kind(Enum):
+class Kind(StrEnum):
     """A type of Postgres that the ledger sends or reads."""
 
     BOOL = "bool"
