@@ -155,7 +155,8 @@ def _age(server: Server) -> None:
     """Bring a new server's log to the state that it stays in: files to write again.
 
     A new server makes each file, 16 MB of zeros, and whoever commits meanwhile waits: 40 to 75 ms every two seconds of
-    these loads (measured), which no server has that has run for an hour. Source: PostgreSQL 16, "WAL Configuration".
+    these loads (measured). One that has had such a load for a while writes its files again after each checkpoint.
+    Source: PostgreSQL 16, "WAL Configuration".
     """
     with psycopg.connect(server.dsn(), autocommit=True) as connection:
         for files in (LOG_FILES, 1):  # the second checkpoint gives back what the first one left behind

@@ -128,6 +128,12 @@ class Reader:
         return taken
 
 
+def text_bytes(value: str) -> bytes:
+    """A field that is text: UTF-8 behind its length in bytes."""
+    data = value.encode("utf-8")
+    return len(data).to_bytes(4) + data
+
+
 def digest_of(data: bytes) -> Digest:
     """SHA-256 of bytes.
 
@@ -149,11 +155,11 @@ def transaction_bytes(transaction: Transaction) -> bytes:
         return b"".join(
             (
                 _TRANSACTION,
-                _text(transaction.transaction_id),
-                _text(transaction.customer_id),
-                _text(transaction.terminal_id),
+                text_bytes(transaction.transaction_id),
+                text_bytes(transaction.customer_id),
+                text_bytes(transaction.terminal_id),
                 _INTEGER(transaction.amount_minor),
-                _text(transaction.currency),
+                text_bytes(transaction.currency),
                 _INTEGER(transaction.event_time_us),
             )
         )
@@ -187,11 +193,6 @@ def read_transaction(data: bytes) -> Transaction:
     )
     reader.finish()
     return transaction
-
-
-def _text(value: str) -> bytes:
-    data = value.encode("utf-8")
-    return len(data).to_bytes(4) + data
 
 
 def label_bytes(label: Label) -> bytes:

@@ -13,7 +13,7 @@ from enum import IntFlag
 from functools import lru_cache
 from typing import Final
 
-from shared.domain.canonical import Digest, Reader, digest_of
+from shared.domain.canonical import Digest, Reader, digest_of, text_bytes
 from shared.domain.cost_policy import CostPolicy, Costs
 from shared.domain.decision import DecidingPolicy, Decision, Outcome, Policy, RuleHit
 from shared.domain.errors import BrokenInvariant, InvalidInput
@@ -102,9 +102,9 @@ def decision_bytes(record: DecisionRecord) -> bytes:
         head = b"".join(
             (
                 _START,
-                _text(record.transaction_id),
-                _text(record.customer),
-                _text(record.terminal),
+                text_bytes(record.transaction_id),
+                text_bytes(record.customer),
+                text_bytes(record.terminal),
                 _TWO_INTEGERS(record.event_time_us, record.amount_minor),
                 _constant(record.currency),
                 _TWO_INTEGERS(record.customer_version, record.terminal_version),
@@ -126,7 +126,7 @@ def decision_bytes(record: DecisionRecord) -> bytes:
         raise BrokenInvariant("a number of a decision does not fit 64 bits") from error
     parts = [head]
     for hit in decision.rule_hits:
-        parts += (_text(hit.rule_id), _text(hit.outcome))
+        parts += (text_bytes(hit.rule_id), text_bytes(hit.outcome))
     parts.append(_REAL_AND_INTEGER(record.base, len(record.reasons)))
     for reason in record.reasons:
         parts += (_constant(reason.code), _REAL(reason.contribution))
@@ -188,19 +188,14 @@ def read_decision(data: bytes) -> DecisionRecord:
     return record
 
 
-def _text(value: str) -> bytes:
-    data = value.encode("utf-8")
-    return len(data).to_bytes(4) + data
-
-
-_constant = lru_cache(maxsize=512)(_text)
+_constant = lru_cache(maxsize=512)(text_bytes)
 """For text that most decisions share: names, codes, versions."""
 
 
 @lru_cache(maxsize=64)
 def _policy_bytes(policy: DecidingPolicy) -> bytes:
     """The policy's name, then its parameters: how many follow, and of which kind, is the name's to say."""
-    name = _text(policy.name)
+    name = text_bytes(policy.name)
     if isinstance(policy, Policy):
         return name + _TWO_REALS(policy.review_threshold, policy.decline_threshold)
     if isinstance(policy, CostPolicy):

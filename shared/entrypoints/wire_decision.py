@@ -41,8 +41,8 @@ def encode(document: object) -> bytes:
 def decision_body(record: DecisionRecord) -> bytes:
     """What a caller is answered, in the form of `encode`.
 
-    Written by hand, because most of it is the same in all decisions of a model and a policy: as a document that is
-    encoded each time it cost three times as much, a tenth of all that a request costs.
+    Put together from parts, because most of it is the same in all decisions of a model and a policy: a document that
+    is made and encoded each time cost more than twice as much, a tenth of a request (measured).
 
     Raises:
         BrokenInvariant: The record names a view or a reason code that this release does not know, or holds a number

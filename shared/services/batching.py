@@ -332,6 +332,7 @@ class Batching:
             self._untold = Unit(verdicts, latencies, taken)
 
     def _foretold(self, decisions: list[Decided]) -> None:
+        """The decider is about to wait for its commit: the answers come first, because somebody waits for them."""
         if self._prepare is not None:
             self._runs.soon(partial(self._prepare, decisions))
         self._tell_observer()
