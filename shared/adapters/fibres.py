@@ -45,9 +45,9 @@ class Fibres:
         asyncio.get_running_loop().call_later(seconds, getcurrent().switch)
         _give_way()
 
-    def soon(self, aside: Callable[[], None]) -> None:
+    def soon(self, work: Callable[[], None]) -> None:
         """Have something done at the next turn of the event loop, which tells what it raises to its handler."""
-        asyncio.get_running_loop().call_soon(aside)
+        asyncio.get_running_loop().call_soon(work)
 
     def aside[T](self, work: Callable[[], T]) -> T:
         """The outcome of work that cannot give way, done in a thread of the event loop's pool.

@@ -67,7 +67,8 @@ class Writer:
 
     def text(self, value: str) -> Writer:
         """Text as UTF-8 behind its length in bytes."""
-        return self.data(value.encode("utf-8"))
+        self._parts.append(text_bytes(value))
+        return self
 
     def finish(self) -> bytes:
         """All that was written."""

@@ -22,7 +22,7 @@ from shared.domain.reasons import CATALOGUE, Reason
 type Document = dict[str, Any]
 
 _FLOAT32: Final = struct.Struct("<f")
-_TEXT: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_ENCODE: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _SIX_DIGITS: Final = 1e6
 
 
@@ -33,7 +33,7 @@ def encode(document: object) -> bytes:
         BrokenInvariant: A number is not finite.
     """
     try:
-        return _TEXT(document).encode("ascii")
+        return _ENCODE(document).encode("ascii")
     except ValueError as error:
         raise BrokenInvariant(f"an answer holds what JSON has no number for: {error}") from error
 
@@ -53,7 +53,7 @@ def decision_body(record: DecisionRecord) -> bytes:
     known = _known_reasons(record.view)
     reasons = ",".join([_reason(known, record.vector, reason) for reason in record.reasons])
     body = (
-        f'{{"transaction_id":{_TEXT(record.transaction_id)},"event_time":"{format_instant(record.event_time_us)}",'
+        f'{{"transaction_id":{_ENCODE(record.transaction_id)},"event_time":"{format_instant(record.event_time_us)}",'
         f'"decision":"{decision.outcome.value}","score":{_number(score.probability)},'
         f'"raw_score":{_number(shortest(record.raw_score))},"reasons":[{reasons}],"others":{_number(record.others)},'
         f'"base":{_number(record.base)},"model":{_model(record.model_name, record.model_version, score.bundle_digest)},'
@@ -122,7 +122,7 @@ def _known_reasons(view: str) -> dict[str, _Known]:
     places, known = _places(view), {}
     for feature, (code, text) in CATALOGUE.items():
         if feature in places:
-            head = _TEXT({"code": code, "text": text, "feature": feature})
+            head = _ENCODE({"code": code, "text": text, "feature": feature})
             known[code] = _Known(places[feature], f'{head[:-1]},"value":')
     return known
 
@@ -138,23 +138,23 @@ def _reason(known: dict[str, _Known], vector: bytes, reason: Reason) -> str:
 
 @lru_cache(maxsize=64)
 def _model(name: str, version: int, digest: str) -> str:
-    return _TEXT({"name": name, "version": version, "digest": digest})
+    return _ENCODE({"name": name, "version": version, "digest": digest})
 
 
 @lru_cache(maxsize=64)
 def _policy(policy: DecidingPolicy) -> str:
-    return _TEXT({"name": policy.name, **policy.parameters})
+    return _ENCODE({"name": policy.name, **policy.parameters})
 
 
 @lru_cache(maxsize=64)
 def _rules(version: str, hits: tuple[RuleHit, ...]) -> str:
     told = [{"rule_id": hit.rule_id, "outcome": hit.outcome.value} for hit in hits]
-    return _TEXT({"version": version, "hits": told})
+    return _ENCODE({"version": version, "hits": told})
 
 
 @cache
 def _late_for(lateness: Lateness) -> str:
-    return _TEXT(
+    return _ENCODE(
         [flag.name.lower() for flag in (Lateness.CUSTOMER, Lateness.TERMINAL) if flag in lateness and flag.name]
     )
 

@@ -22,6 +22,6 @@ class Runs(Protocol):
         """Wait inside the work; whoever else uses its thread goes on meanwhile."""
         ...
 
-    def soon(self, aside: Callable[[], None]) -> None:
-        """Have something done once the work waits or ends, in the order of these calls; what it raises is logged."""
+    def soon(self, work: Callable[[], None]) -> None:
+        """Have something else done once the work waits or ends, in the order of these calls; its errors are logged."""
         ...

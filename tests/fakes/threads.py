@@ -27,9 +27,9 @@ class Threaded:
         """Sleep."""
         time.sleep(seconds)
 
-    def soon(self, aside: Callable[[], None]) -> None:
+    def soon(self, work: Callable[[], None]) -> None:
         """Do it once the work has ended."""
-        self._aside.append(aside)
+        self._aside.append(work)
 
     def close(self) -> None:
         """Wait for what runs, and end the thread."""
